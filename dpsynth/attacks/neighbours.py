@@ -1,0 +1,319 @@
+"""Exact nearest neighbours of coded rows under Gower's distance.
+
+Gower's distance (Gower 1971, *Biometrics* 27, with equal weights) is the mean over columns of: 0 or
+1 for a nominal column (equal or not); |a - b| / (m - 1) for a column of m ordered codes; 1 between
+a value and a code outside the order, such as missing. Here it is kept as an integer, so that ties
+are ties and nothing depends on the order of a sum.
+
+The search visits blocks of similar rows, nearest bound first, and skips a block only where a lower
+bound shows that it holds nothing nearer. An approximate index would be faster and could miss the
+exact copy, which is what a memorisation check is for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpsynth.domain import Domain
+from dpsynth_accounting import InvalidRequest
+
+LARGEST_SCALE = 720_720
+"""Finest grid of a column's distance: beyond it, parts are rounded to multiples of its inverse."""
+
+MOST_NEIGHBOURS = 2
+"""Greatest number of neighbours that an index can give."""
+
+_LEAF = 128  # rows a block: small enough to prune, large enough to pay for a numpy call
+_CHUNK = 8192  # queries whose bounds are held at once
+_BATCH = 512  # queries whose distances to one block stay in cache
+_WARM = 3  # blocks visited nearest first, before the sweep over all others
+_BOUND_CELLS = 1 << 22  # a column with more codes than this a block gives no bound
+_FAR = np.iinfo(np.int32).max
+
+
+class Gower:
+    """Gower's distance over one domain, in whole numbers.
+
+    Two rows at distance ``d`` here are at Gower's distance ``d / unit``, exactly if
+    ``scale`` is a multiple of every ``ordered - 1``; else each column's part is rounded to the grid.
+
+    Args:
+        domain: The columns of the rows, in order.
+
+    Attributes:
+        scale: The distance that one column adds between unlike values.
+        unit: The greatest distance of two rows: ``scale`` times the number of columns.
+
+    Raises:
+        InvalidRequest: The domain has too many columns or codes for 32-bit distances.
+    """
+
+    def __init__(self, domain: Domain) -> None:
+        sizes = [domain.size(name) for name in domain.names]
+        ordered = [domain.ordered(name) for name in domain.names]
+        scale = math.lcm(*(m - 1 for m in ordered if m > 1))
+        self.scale = min(scale, LARGEST_SCALE)
+        self.unit = self.scale * len(sizes)
+        # Codes outside an order lie 2, 3, ... scales from its start: capping every difference at
+        # one scale then makes each of them unlike all others. A nominal column is all such codes.
+        self.positions = [
+            _positions(size, m if m > 1 else 0, self.scale)
+            for size, m in zip(sizes, ordered, strict=True)
+        ]
+        self.nominal = [j for j, m in enumerate(ordered) if m < 2]
+        self.graded = [j for j, m in enumerate(ordered) if m > 1]
+        self.capped = [j for j in self.graded if ordered[j] < sizes[j]]
+        if self.unit >= _FAR or any(p.max(initial=0) >= _FAR for p in self.positions):
+            raise InvalidRequest(
+                "Distances over a domain were asked for.",
+                "It has more columns or unordered codes than 32-bit distances can hold.",
+                "Compare rows over fewer columns.",
+            )
+
+    def place(self, records: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the positions of coded rows as an int32 array (columns, rows).
+
+        Raises:
+            InvalidRequest: The records have another number of columns than the domain.
+        """
+        if records.ndim != 2 or records.shape[1] != len(self.positions):
+            raise InvalidRequest(
+                "Coded rows were to be compared over another number of columns than they have.",
+                f"The domain has {len(self.positions)} columns.",
+                "Give an int32 array (rows, columns) coded by this domain.",
+            )
+        placed = np.empty((records.shape[1], records.shape[0]), dtype=np.int32)
+        for j, table in enumerate(self.positions):
+            placed[j] = table[records[:, j]]
+        return placed
+
+    def between(self, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the distances of every pair of placed rows, int32 (left rows, right rows)."""
+        shape = (left.shape[1], right.shape[1])
+        total = np.zeros(shape, dtype=np.int32)
+        if self.nominal:
+            unlike = np.zeros(shape, dtype=np.uint8 if len(self.nominal) < 256 else np.uint32)
+            for j in self.nominal:
+                unlike += left[j][:, None] != right[j][None, :]
+            np.multiply(unlike, np.int32(self.scale), out=total, dtype=np.int32)
+        part = np.empty(shape, dtype=np.int32)
+        for j in self.graded:
+            np.subtract(left[j][:, None], right[j][None, :], out=part)
+            np.abs(part, out=part)
+            if j in self.capped:
+                np.minimum(part, np.int32(self.scale), out=part)
+            total += part
+        return total
+
+
+def _positions(size: int, ordered: int, scale: int) -> NDArray[np.int64]:
+    """Return where each code of a column lies on the line."""
+    codes = np.arange(size, dtype=np.int64)
+    if not ordered:
+        return codes * scale
+    steps = ordered - 1
+    inside = (2 * codes * scale + steps) // (2 * steps)
+    return np.where(codes < ordered, inside, (codes - ordered + 2) * scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Leaf:
+    """A block of similar reference rows, as positions (columns, rows)."""
+
+    rows: NDArray[np.int32]
+
+
+class Neighbours:
+    """An index of reference rows that gives exact nearest distances.
+
+    Args:
+        reference: int32 (rows, columns), coded by ``domain``; not changed.
+        domain: The columns of the rows, in order.
+
+    Attributes:
+        gower: The distance; ``gower.unit`` turns its whole numbers into Gower's.
+        none: What stands for the distance to a neighbour that does not exist: one more than the
+            greatest possible distance.
+    """
+
+    def __init__(self, reference: NDArray[np.int32], domain: Domain) -> None:
+        self.gower = Gower(domain)
+        self.none = self.gower.unit + 1
+        self.gower.place(reference[:0])
+        kept = _distinct(reference, MOST_NEIGHBOURS)
+        placed = self.gower.place(kept)
+        parts = _split(placed, self.gower.scale) if len(kept) else []
+        self._leaves = [_Leaf(np.ascontiguousarray(placed[:, part])) for part in parts]
+        self._bounds = [
+            _bounds(table, [kept[part, j] for part in parts], self.gower.scale)
+            for j, table in enumerate(self.gower.positions)
+            if table.size * len(parts) <= _BOUND_CELLS
+        ]
+        self._bounded = [
+            j
+            for j, table in enumerate(self.gower.positions)
+            if table.size * len(parts) <= _BOUND_CELLS
+        ]
+
+    def distances(self, queries: NDArray[np.int32], k: int = 1) -> NDArray[np.int64]:
+        """Return each query's distances to its ``k`` nearest reference rows, nearest first.
+
+        A reference row that occurs twice counts as two neighbours.
+
+        Args:
+            queries: int32 (rows, columns), coded by the index's domain; not changed.
+            k: 1 or 2.
+
+        Returns:
+            int64 (rows, k), in units of ``1 / gower.unit``; ``none`` where too few rows exist.
+
+        Raises:
+            InvalidRequest: ``k`` is neither 1 nor 2, or the number of columns is another.
+        """
+        if k not in (1, MOST_NEIGHBOURS):
+            raise InvalidRequest(
+                f"{k} neighbours a row were asked for.",
+                f"An index gives 1 or {MOST_NEIGHBOURS}.",
+                "Ask for one of these.",
+            )
+        self.gower.place(queries[:0])
+        if not len(queries):
+            return np.empty((0, k), dtype=np.int64)
+        rows, inverse = np.unique(queries, axis=0, return_inverse=True)
+        found = [
+            self._chunk(rows[start : start + _CHUNK], k) for start in range(0, len(rows), _CHUNK)
+        ]
+        best = np.concatenate(found).astype(np.int64)
+        best[best == _FAR] = self.none
+        answer: NDArray[np.int64] = best[inverse.reshape(-1)]
+        return answer
+
+    def _chunk(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
+        best = np.full((len(rows), k), _FAR, dtype=np.int32)
+        if not self._leaves:
+            return best
+        placed = self.gower.place(rows)
+        bound = np.zeros((len(rows), len(self._leaves)), dtype=np.int32)
+        for j, table in zip(self._bounded, self._bounds, strict=True):
+            bound += table[rows[:, j]]
+        every = np.arange(len(rows))
+        for _ in range(min(_WARM, len(self._leaves))):
+            near = bound.argmin(axis=1)
+            by_leaf = np.argsort(near, kind="stable")
+            cuts = np.flatnonzero(np.diff(near[by_leaf])) + 1
+            for group in np.split(by_leaf, cuts):
+                group = group[bound[group, near[group[0]]] < best[group, -1]]
+                self._visit(int(near[group[0]]) if len(group) else 0, group, placed, best)
+            bound[every, near] = _FAR
+        for leaf in range(len(self._leaves)):
+            self._visit(leaf, np.flatnonzero(bound[:, leaf] < best[:, -1]), placed, best)
+        return best
+
+    def _visit(
+        self,
+        leaf: int,
+        queries: NDArray[np.intp],
+        placed: NDArray[np.int32],
+        best: NDArray[np.int32],
+    ) -> None:
+        """Compare some queries with every row of a block and keep what is nearer."""
+        for start in range(0, len(queries), _BATCH):
+            batch = queries[start : start + _BATCH]
+            far = self.gower.between(placed[:, batch], self._leaves[leaf].rows)
+            if best.shape[1] == 1:
+                best[batch, 0] = np.minimum(best[batch, 0], far.min(axis=1))
+                continue
+            nearest = far.argmin(axis=1)
+            line = np.arange(len(batch))
+            first = far[line, nearest]
+            far[line, nearest] = _FAR
+            four = np.column_stack([best[batch], first, far.min(axis=1)])
+            best[batch] = np.sort(four, axis=1)[:, :2]
+
+
+def nearest_distances(
+    queries: NDArray[np.int32], reference: NDArray[np.int32], domain: Domain, *, k: int = 1
+) -> NDArray[np.float64]:
+    """Return Gower's distance of each query to its ``k`` nearest reference rows.
+
+    Args:
+        queries: int32 (rows, columns).
+        reference: int32 (rows, columns).
+        domain: What codes both.
+        k: 1 or 2.
+
+    Returns:
+        float64 (queries, k) in 0..1; a neighbour that does not exist is just beyond 1.
+
+    >>> domain = Domain.integers({"a": 5, "b": 2}, ordered=("a",))
+    >>> rows = np.array([[0, 0], [4, 1]], dtype=np.int32)
+    >>> nearest_distances(np.array([[1, 0]], dtype=np.int32), rows, domain)
+    array([[0.125]])
+    """
+    index = Neighbours(reference, domain)
+    return index.distances(queries, k) / index.gower.unit
+
+
+def _distinct(rows: NDArray[np.int32], copies: int) -> NDArray[np.int32]:
+    """Return the rows sorted, each at most ``copies`` times: more cannot change an answer."""
+    if not len(rows):
+        return rows
+    distinct, counts = np.unique(rows, axis=0, return_counts=True)
+    kept: NDArray[np.int32] = np.repeat(distinct, np.minimum(counts, copies), axis=0)
+    return kept
+
+
+def _split(placed: NDArray[np.int32], scale: int) -> list[NDArray[np.intp]]:
+    """Return blocks of similar rows: halve at the most spread column until small enough."""
+    done: list[NDArray[np.intp]] = []
+    todo = [np.arange(placed.shape[1])]
+    while todo:
+        part = todo.pop()
+        cut = _halved(placed[:, part], scale) if len(part) > _LEAF else None
+        if cut is None:
+            done.append(part)
+        else:
+            order, middle = cut
+            todo += [part[order[:middle]], part[order[middle:]]]
+    return done
+
+
+def _halved(rows: NDArray[np.int32], scale: int) -> tuple[NDArray[np.intp], int] | None:
+    """Return an order of the rows and where to cut it, or None if all rows are alike."""
+    # Each row against the one half the block away: a cheap sample of pairwise distances.
+    far = np.minimum(np.abs(rows - np.roll(rows, rows.shape[1] // 2, axis=1)), scale)
+    column = rows[int(far.mean(axis=1).argmax())]
+    order = np.argsort(column, kind="stable")
+    changes = np.flatnonzero(np.diff(column[order])) + 1
+    if not len(changes):
+        return None
+    middle = changes[np.abs(changes - len(order) // 2).argmin()]
+    return order, int(middle)
+
+
+def _bounds(
+    positions: NDArray[np.int64], leaves: list[NDArray[np.int32]], scale: int
+) -> NDArray[np.int32]:
+    """Return the least distance from each code of a column to any row of each block.
+
+    Args:
+        positions: Where each code lies, int64 (codes,); ascending.
+        leaves: The codes of each block's rows.
+        scale: The cap.
+
+    Returns:
+        int32 (codes, blocks).
+    """
+    present = np.zeros((len(positions), len(leaves)), dtype=bool)
+    for number, codes in enumerate(leaves):
+        present[codes, number] = True
+    line = positions[:, None]
+    outside = np.int64(_FAR)
+    below = np.maximum.accumulate(np.where(present, line, -outside), axis=0)
+    above = np.minimum.accumulate(np.where(present, line, outside)[::-1], axis=0)[::-1]
+    near = np.minimum(line - below, above - line)
+    return np.minimum(near, scale).astype(np.int32)

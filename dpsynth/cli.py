@@ -1,0 +1,332 @@
+"""The command line: one recipe in, one release folder out, and an exit code that can say no.
+
+Exit codes: 0 done or released, 1 error, 2 refused or failed verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dpsynth_accounting import BudgetExceeded, DpsynthError, InvalidRequest, Ledger, show
+
+app = typer.Typer(
+    name="dpsynth",
+    help="Differentially private synthesis of tables: charged first, attacked always.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+schema_app = typer.Typer(help="Write and check schemas.", no_args_is_help=True)
+ledger_app = typer.Typer(help="Read the account book.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+app.add_typer(ledger_app, name="ledger")
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, release.toml.")]
+TablePath = Annotated[Path, typer.Argument(help="The private table, CSV or Parquet.")]
+
+
+def main() -> None:
+    """Run the command line and turn every expected error into a message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except DpsynthError as error:
+        _err.print(f"dpsynth: {error}", markup=False, style="red")
+        sys.exit(2 if isinstance(error, BudgetExceeded | InvalidRequest) else 1)
+    except KeyboardInterrupt:
+        _err.print(
+            "dpsynth: interrupted. The ledger is valid; what was charged stays charged. "
+            "Run again with --resume to finish at no further charge.",
+            style="red",
+        )
+        sys.exit(1)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except OSError as error:
+        _err.print(f"dpsynth: the file system refused: {error.strerror}.", style="red")
+        sys.exit(1)
+    except Exception as error:
+        if error.__class__.__module__.startswith(("click", "typer")):
+            _err.print(f"dpsynth: {getattr(error, 'message', error)}", markup=False, style="red")
+            sys.exit(getattr(error, "exit_code", 1))
+        # The text of an unforeseen error could carry a private value: name its kind and place.
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        place = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else ""
+        _err.print(
+            f"dpsynth: unexpected {type(error).__name__} at {place}. This is a defect; please "
+            "report it. The ledger is valid; --resume continues at no further charge.",
+            style="red",
+        )
+        sys.exit(1)
+
+
+def _print(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@schema_app.command("draft")
+def schema_draft(table: TablePath) -> None:
+    """Write a first schema, every guess marked to be confirmed. It reads private rows: keep it."""
+    from dpsynth._draft import draft
+
+    typer.echo(draft(table), nl=False)
+
+
+@app.command()
+def check(
+    recipe: RecipePath, table: TablePath, as_json: Json = False
+) -> None:
+    """Compare a table with its schema, exactly. For the custodian's eyes only."""
+    from dpsynth.recipe import Recipe
+    from dpsynth.release import check_table
+
+    report = check_table(Recipe.load(recipe), table)
+    if as_json:
+        _print(report.to_json())
+    else:
+        _err.print("Exact figures from private rows: do not publish them.", style="yellow")
+        typer.echo(report.text())
+    if not report.ok:
+        raise typer.Exit(2)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    rows: Annotated[int, typer.Option(help="A public guess of the number of rows.")],
+    as_json: Json = False,
+) -> None:
+    """Say what each step of a run will cost and the error to expect. Reads no data."""
+    from dpsynth.forecast import forecast
+    from dpsynth.recipe import Recipe
+
+    found = forecast(Recipe.load(recipe), rows)
+    if as_json:
+        _print(found)
+        return
+    _out.print(
+        f"epsilon {found['epsilon']:g} at delta {found['delta']:g} for {found['unit']}", markup=False
+    )
+    table = Table("step", "answers", "noise (sd)", "error to expect")
+    for line in found["steps"]:
+        table.add_row(line["step"], line["answers"], line["noise"], line["error"])
+    _out.print(table)
+    if found["left"] is not None:
+        _out.print(f"The account has epsilon {found['left']:g} left.", markup=False)
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    table: TablePath,
+    out: Annotated[Path, typer.Option(help="Release folder to write; it must not exist.")],
+    internal: Annotated[
+        Path | None, typer.Option(help="Folder of the internal report (default: OUT-internal).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was interrupted, free.")
+    ] = False,
+    signing_key: Annotated[
+        Path | None, typer.Option(help="PEM file of an Ed25519 key that signs the release.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Carry out a recipe: charge, discover, fit, sample, attack, and write the release."""
+    from dpsynth.recipe import Recipe
+    from dpsynth.run import run_recipe
+
+    result = run_recipe(
+        Recipe.load(recipe),
+        table,
+        out,
+        internal=internal,
+        resume=resume,
+        signing_key=signing_key,
+        console=_err,
+    )
+    if as_json:
+        _print(result.to_json())
+    else:
+        typer.echo(result.text())
+    if not result.released:
+        raise typer.Exit(2)
+
+
+@app.command()
+def sample(
+    release: Annotated[Path, typer.Argument(help="A release folder.")],
+    rows: Annotated[int, typer.Option("-n", "--rows", min=0, help="How many rows to draw.")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write (default: print).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling; no privacy rests on it.")] = 0,
+) -> None:
+    """Draw more rows from a released model: post-processing, free."""
+    from dpsynth.release import sample_release
+
+    table = sample_release(release, rows, seed)
+    if out is None:
+        table.to_csv(sys.stdout, index=False)
+    elif out.exists():
+        raise InvalidRequest(
+            f"Rows were to be written to {out}.", "The file exists.", "Give a new name."
+        )
+    else:
+        table.to_csv(out, index=False)
+
+
+@app.command()
+def verify(
+    release: Annotated[Path, typer.Argument(help="A release folder.")],
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM file of the key it should be signed with.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute a release's hashes, chain and epsilon, without the data."""
+    from dpsynth.bundle import verify as verify_folder
+
+    found = verify_folder(release, public_key)
+    if as_json:
+        _print(
+            {"ok": found.ok, "faults": found.faults, "authenticity": found.authenticity}
+            | {"summary": found.summary}
+        )
+    elif found.ok:
+        shown = {
+            "not shown": "integrity shown; not signed, so not who wrote it",
+            "signed": "integrity shown; signed by the key it names (give --public-key to check who)",
+            "authentic": "integrity and authenticity shown",
+        }[found.authenticity]
+        typer.echo(f"ok: {shown}\n{found.summary}")
+    else:
+        typer.echo("FAILED: " + "; ".join(found.faults))
+    if not found.ok:
+        raise typer.Exit(2)
+
+
+@ledger_app.command("show")
+def ledger_show(
+    ledger: Annotated[Path, typer.Argument(help="The ledger file.")] = Path("ledger.db"),
+    as_json: Json = False,
+) -> None:
+    """List the accounts: what was spent, on what, and what is left."""
+    book = _existing(ledger)
+    found = []
+    for name in book.accounts():
+        account = book.existing(name)
+        left = account.remaining()
+        charges = [
+            {
+                "time": payload["time"],
+                "label": payload["plan"]["label"],
+                "epsilon": float_of(payload["plan"]["charge"]["epsilon"]),
+                "delta": float_of(payload["plan"]["charge"]["delta"]),
+            }
+            for entry in book.entries(name)
+            if (payload := entry["payload"])["kind"] == "reserve"
+        ]
+        found.append(
+            {
+                "account": name,
+                "epsilon": float(account.budget.epsilon),
+                "delta": float(account.budget.delta),
+                "epsilon_left": float(left[0]),
+                "delta_left": float(left[1]),
+                "charges": charges,
+            }
+        )
+    if as_json:
+        _print(found)
+        return
+    for account_facts in found:
+        _out.print(
+            f"{account_facts['account']}: epsilon {account_facts['epsilon_left']:g} left of "
+            f"{account_facts['epsilon']:g}, delta {account_facts['delta_left']:.3g} left of "
+            f"{account_facts['delta']:g}",
+            markup=False,
+        )
+        for charge in account_facts["charges"]:
+            _out.print(
+                f"  {charge['time']}  {charge['label']}  epsilon {charge['epsilon']:g}, "
+                f"delta {charge['delta']:.3g}",
+                markup=False,
+            )
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    ledger: Annotated[Path, typer.Argument(help="The ledger file.")] = Path("ledger.db"),
+    as_json: Json = False,
+) -> None:
+    """Check the chains, totals and stored answers of every account: integrity."""
+    book = _existing(ledger)
+    faults = {name: book.verify(name) for name in book.accounts()}
+    if as_json:
+        _print(faults)
+    else:
+        for name, found in faults.items():
+            typer.echo(f"{name}: " + ("; ".join(found) or "ok (integrity)"))
+    if any(faults.values()):
+        raise typer.Exit(2)
+
+
+def float_of(rational: str) -> float:
+    """Return a ledger's rational as a float, for showing."""
+    from fractions import Fraction
+
+    return float(show(Fraction(rational)))
+
+
+def _existing(path: Path) -> Ledger:
+    if not path.exists():
+        raise InvalidRequest(
+            f"The ledger {path} was to be read.", "There is no such file.", "Give its path."
+        )
+    return Ledger(path)
+
+
+@app.command()
+def attack(
+    train: Annotated[Path, typer.Option(help="Rows the synthetic table was made from.")],
+    holdout: Annotated[Path, typer.Option(help="Rows it was not made from, equal in law.")],
+    synthetic: Annotated[Path, typer.Option(help="The synthetic table, of any tool.")],
+    schema: Annotated[Path, typer.Option(help="Schema of the tables.")],
+    as_json: Json = False,
+) -> None:
+    """Attack any table: exact results about private rows, for the custodian only."""
+    from dpsynth.release import attack_triple
+
+    found = attack_triple(train, holdout, synthetic, schema)
+    if as_json:
+        _print(found)
+    else:
+        _err.print("Exact figures from private rows: do not publish them.", style="yellow")
+        typer.echo("\n".join(found["sentences"]))
+    if found["outcome"] == "fail":
+        raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Release folder to write; must not exist.")] = Path(
+        "release"
+    ),
+    method: Annotated[str, typer.Option(help="The method of the recipe.")] = "mst",
+) -> None:
+    """Release the RAND Health Insurance Experiment privately, from the statsmodels wheel."""
+    from dpsynth.demo import run_demo
+
+    result = run_demo(out, method, _err)
+    typer.echo(result.text())
+    if not result.released:
+        raise typer.Exit(2)

@@ -1,0 +1,252 @@
+"""The domain: every modelled column as codes, from declared and discovered facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dpsynth.codec import (
+    BooleanCodec,
+    CategoricalCodec,
+    Codec,
+    Grid,
+    Kind,
+    NumericCodec,
+    codec_from_json,
+    fine_starts,
+    widest_grid,
+)
+from dpsynth.schema import (
+    Boolean,
+    Categorical,
+    Column,
+    Date,
+    Datetime,
+    Drop,
+    Integer,
+    Key,
+    Open,
+    Real,
+    Schema,
+    number_of,
+    type_name,
+)
+from dpsynth_accounting import InvalidRequest
+
+FORMAT_VERSION = 1
+
+Bounds = tuple[float, float] | tuple[int, int]
+
+_KINDS: dict[type, Kind] = {
+    Integer: "integer",
+    Real: "real",
+    Date: "date",
+    Datetime: "datetime",
+}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How rows become codes and codes become rows; public.
+
+    Attributes:
+        codecs: One codec a modelled column, in order.
+        output: The columns of a decoded table, in order; keys among them.
+        facts: Public facts a modelled column, for the statement.
+    """
+
+    codecs: Mapping[str, Codec]
+    output: tuple[str, ...]
+    facts: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def integers(cls, sizes: Mapping[str, int], ordered: Iterable[str] = ()) -> Domain:
+        """Return a domain of columns coded 0, 1, ...; those in ``ordered`` as integers."""
+        numbers = set(ordered)
+        return resolve(
+            Schema(
+                {
+                    name: Integer(0, size - 1) if name in numbers else Categorical(tuple(range(size)))
+                    for name, size in sizes.items()
+                }
+            ),
+            categories={},
+            bounds={},
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modelled columns, in order."""
+        return tuple(self.codecs)
+
+    def size(self, name: str) -> int:
+        """Return the number of codes of a column."""
+        return self.codecs[name].size
+
+    def ordered(self, name: str) -> int:
+        """Return how many leading codes of a column are in natural order; 0 if it is nominal."""
+        return self.codecs[name].ordered
+
+    def shape(self, clique: Sequence[str]) -> tuple[int, ...]:
+        """Return the number of codes of each column of a clique."""
+        return tuple(self.size(name) for name in clique)
+
+    def cells(self, clique: Sequence[str]) -> int:
+        """Return the number of cells of a clique's marginal."""
+        return math.prod(self.shape(clique))
+
+    def label(self, name: str, code: int) -> str:
+        """Return a code's name for reports."""
+        return self.codecs[name].label(code)
+
+    def encode(self, frame: pd.DataFrame) -> dict[str, NDArray[np.int32]]:
+        """Return int32 codes of shape (rows,) a column; total: any value has a code."""
+        return {name: codec.encode(frame[name]) for name, codec in self.codecs.items()}
+
+    def decode(
+        self, codes: Mapping[str, NDArray[np.integer[Any]]], *, rng: np.random.Generator
+    ) -> pd.DataFrame:
+        """Return the rows of codes: original types, schema order, fresh surrogates for keys."""
+        rows = len(next(iter(codes.values()))) if codes else 0
+        columns: dict[str, pd.Series] = {}
+        for name in self.output:
+            if name in self.codecs:
+                part = np.asarray(codes[name], dtype=np.int32)
+                columns[name] = self.codecs[name].decode(part, rng)
+            else:
+                columns[name] = pd.Series(np.arange(1, rows + 1, dtype=np.int64))
+        return pd.DataFrame(columns)
+
+    def public_facts(self) -> list[dict[str, Any]]:
+        """Return what is public about each column, with its source and who attests it."""
+        return [dict(each) for each in self.facts]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the domain as plain JSON data."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "columns": [{"name": n, **c.to_json()} for n, c in self.codecs.items()],
+            "output": list(self.output),
+            "facts": self.public_facts(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Domain:
+        """Return the domain that :meth:`to_json` wrote.
+
+        Raises:
+            InvalidRequest: It is of another format version, or no domain.
+        """
+        try:
+            if data["format_version"] != FORMAT_VERSION:
+                raise ValueError
+            codecs = {}
+            for each in data["columns"]:
+                own = {key: value for key, value in each.items() if key != "name"}
+                codecs[each["name"]] = codec_from_json(own)
+            return cls(codecs, tuple(data["output"]), tuple(data["facts"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest(
+                "A domain was to be read.",
+                f"The data are no domain of format version {FORMAT_VERSION}.",
+                "Use the version of dpsynth that wrote it, or a newer one.",
+            ) from error
+
+
+def range_grid(column: Column) -> Grid | None:
+    """Return the grid that finds a column's range, or None if it has no range to find."""
+    kind = _KINDS.get(type(column))
+    return widest_grid(kind) if kind is not None else None
+
+
+def resolve(
+    schema: Schema,
+    *,
+    categories: Mapping[str, tuple[str, ...]],
+    bounds: Mapping[str, Bounds],
+) -> Domain:
+    """Join declared facts with discovered ones.
+
+    Args:
+        schema: The declared facts.
+        categories: Discovered categories of open columns.
+        bounds: Discovered bounds of numbers without declared ones.
+
+    Raises:
+        InvalidRequest: Something undeclared was not discovered.
+    """
+    lacking = [n for n in schema.undeclared if n not in categories and n not in bounds]
+    if lacking:
+        raise InvalidRequest(
+            "A domain was to be made of a schema that leaves columns open.",
+            f"Not declared and not discovered: {', '.join(lacking)}.",
+            "Discover them for a price, or declare them if they are public.",
+        )
+    codecs = {
+        name: _codec(schema.columns[name], categories.get(name, ()), bounds.get(name))
+        for name in schema.modelled
+    }
+    output = tuple(n for n, c in schema.columns.items() if not isinstance(c, Drop))
+    facts = tuple(
+        _public(name, schema.columns[name], name in categories or name in bounds, codec.size)
+        for name, codec in codecs.items()
+    )
+    return Domain(codecs, output, facts)
+
+
+def _codec(column: Column, found: tuple[str, ...], bounds: Bounds | None) -> Codec:
+    match column:
+        case Categorical(categories=values):
+            texts = tuple(str(value) for value in values)
+            default = texts.index(str(column.default)) if column.default is not None else 0
+            other = texts.index(str(column.other)) if column.other is not None else None
+            fallback = other if other is not None else (-1 if column.missing else default)
+            return CategoricalCodec(texts, values, fallback, default, column.missing)
+        case Open():
+            name = "other"
+            while name in found:
+                name = f"{name}_"
+            texts = (*found, name)
+            return CategoricalCodec(texts, texts, len(found), len(found), column.missing)
+        case Boolean():
+            return BooleanCodec(int(column.default), column.missing)
+        case Integer() | Real() | Date() | Datetime():
+            kind = _KINDS[type(column)]
+            if column.lower is not None and column.upper is not None:
+                lower, upper = number_of(column.lower), number_of(column.upper)
+            elif bounds is not None:
+                lower, upper = bounds
+            else:
+                raise TypeError("a range was resolved without bounds")
+            step = column.step if isinstance(column, Real) else None
+            default = number_of(column.default) if column.default is not None else lower
+            default = min(max(default, lower), upper)
+            starts = fine_starts(kind, lower, upper, step)
+            return NumericCodec(kind, starts, upper, step, default, column.missing)
+        case Drop() | Key():
+            raise TypeError("dropped columns and keys are not coded")
+
+
+def _public(name: str, column: Column, discovered: bool, size: int) -> dict[str, Any]:
+    match column:
+        case Categorical():
+            declared = "categories declared"
+        case Boolean():
+            declared = "type declared"
+        case _:
+            declared = "discovered (paid)" if discovered else "bounds declared"
+    return {
+        "name": name,
+        "type": type_name(column),
+        "declared": declared,
+        "missing": column.missing,
+        "size": size,
+        "source": column.source,
+        "attested_by": column.attested_by,
+    }

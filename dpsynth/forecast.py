@@ -1,0 +1,104 @@
+"""What a run will cost and the error to expect, before any data: for `dpsynth plan`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dpsynth.domain import resolve
+from dpsynth.recipe import Recipe
+from dpsynth.vault import Audit, Discover, Measure, Person, Select, Step
+from dpsynth_accounting import InvalidRequest, Ledger, statement
+
+_OPEN_GUESS = 20  # cells assumed of a column whose categories or range are still unknown
+
+
+def forecast(recipe: Recipe, rows: int) -> dict[str, Any]:
+    """Return the plan of a recipe with the error to expect on a table of ``rows`` rows.
+
+    Args:
+        recipe: The recipe; its schema may still be unconfirmed.
+        rows: A public guess. Nothing here reads data.
+
+    Returns:
+        JSON data: epsilon, delta, unit, what an attacker can do, what is left of the account
+        (None if it was never opened), and one line a step.
+    """
+    if rows < 1:
+        raise InvalidRequest(
+            f"A forecast for {rows} rows was asked for.",
+            "Errors are relative to a number of rows of at least 1.",
+            "Guess from public knowledge, such as 50000.",
+        )
+    plan = recipe.plan()
+    unit = {**recipe.unit.to_json()}
+    promise = statement(plan.event, plan.epsilon, plan.delta, unit)
+    lines = [
+        _line(step, facts, recipe, rows)
+        for step, facts in zip(plan.steps, plan.describe(), strict=True)
+    ]
+    return {
+        "epsilon": float(plan.epsilon),
+        "delta": float(plan.delta),
+        "unit": _unit(recipe),
+        "sentences": promise.sentences(),
+        "left": _left(recipe),
+        "steps": lines,
+    }
+
+
+def _unit(recipe: Recipe) -> str:
+    unit = recipe.unit
+    return f"a person of at most {unit.rows} rows" if isinstance(unit, Person) else "a row"
+
+
+def _left(recipe: Recipe) -> float | None:
+    if not recipe.ledger.exists():
+        return None
+    ledger = Ledger(recipe.ledger)
+    if recipe.account not in ledger.accounts():
+        return None
+    return float(ledger.existing(recipe.account).remaining()[0])
+
+
+def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[str, str]:
+    noise = facts.get("noise_sd", [])
+    line = {"step": facts["step"], "noise": ", ".join(f"{sd:g}" for sd in noise) or "-"}
+    match step:
+        case Discover(categories, ranges, _):
+            line["answers"] = f"{categories} columns' categories, {ranges} ranges"
+            line["error"] = f"categories of fewer than about {_shown(noise)} units stay hidden"
+        case Measure(marginals, _):
+            line["answers"] = f"{marginals} marginals"
+            one = marginals == len(recipe.schema.modelled)
+            cells = _mean_cells(recipe) if one else min(_mean_cells(recipe) ** 2, 32**2)
+            error = min(1.0, math.sqrt(2 / math.pi) * noise[0] * cells / (2 * rows))
+            line["error"] = f"total variation about {error:.3f} each, before smoothing"
+        case Select(rounds, _):
+            line["answers"] = f"{rounds} choices"
+            line["noise"] = f"epsilon {facts['epsilon_each']:g} each"
+            slip = 2 * recipe.unit.rows / facts["epsilon_each"] * math.log(100)
+            line["error"] = f"may prefer a pair worse by about {min(slip / (2 * rows), 1):.3f}"
+        case Audit(statistics, marginals, _):
+            line["answers"] = f"{statistics} counts on two sides, 1 distance"
+            units = max(1.0, rows / recipe.unit.rows * recipe.audit_share / 2)
+            line["error"] = f"rates within about {2 * noise[0] / units:.3f}"
+    return line
+
+
+def _shown(noise: list[float]) -> str:
+    return f"{6 * max(noise, default=0.0):.0f}"
+
+
+def _mean_cells(recipe: Recipe) -> float:
+    """Return the mean number of cells of a column, with a guess where it is not declared."""
+    schema = recipe.schema
+    undeclared = set(schema.undeclared)
+    sizes = [_OPEN_GUESS] * len(undeclared)
+    declared = schema.only(tuple(n for n in schema.modelled if n not in undeclared))
+    if declared.modelled:
+        domain = resolve(declared, categories={}, bounds={})
+        sizes += [domain.size(name) for name in domain.names]
+    return float(np.mean(sizes))

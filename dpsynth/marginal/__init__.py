@@ -1,0 +1,5 @@
+"""Mechanisms that measure marginals, and the inference behind them: all of it post-processing."""
+
+from dpsynth.marginal.independent import Independent as Independent
+from dpsynth.marginal.model import MarginalModel as MarginalModel
+from dpsynth.marginal.mst import MST as MST

@@ -1,0 +1,243 @@
+"""The distribution that best explains noisy marginals, by exact inference on a junction tree.
+
+Private-PGM (McKenna, Sheldon, Miklau 2019, "Graphical-model based estimation and inference for
+differential privacy", sections 3 and 4): minimise a weighted squared error over the marginal
+polytope. Three ways, from the quickest: a closed form for one-way marginals, Newton's method where
+every clique of the junction tree was measured whole (every tree of pairs), mirror descent for the
+rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpsynth.marginal import decomposable
+from dpsynth.marginal.descent import Descent, Loss
+from dpsynth.marginal.factor import Clique, Factor
+from dpsynth.marginal.junction import JunctionTree
+from dpsynth.marginal.propagation import Propagation, slots
+from dpsynth.vault import Measurement
+from dpsynth_accounting import InvalidRequest
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What is known of one marginal: unbiased values and how far off each may be.
+
+    Attributes:
+        clique: The columns, in the order of the axes.
+        values: float64 array of estimated counts, one axis a column.
+        variance: float64 array of the same shape, in rows squared, positive.
+    """
+
+    clique: Clique
+    values: Array
+    variance: Array
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Observation:
+        """The observation that a vault's answer is."""
+        values = measurement.values.astype(np.float64)
+        return cls(measurement.clique, values, np.full(values.shape, measurement.sigma**2))
+
+    def transpose(self, clique: Clique) -> Observation:
+        """The same observation with its axes in the order of ``clique``."""
+        values = Factor(self.clique, self.values).transpose(clique).values
+        return Observation(
+            clique, values, Factor(self.clique, self.variance).transpose(clique).values
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Consistent clique marginals of a fitted model.
+
+    Attributes:
+        tree: The junction tree.
+        marginals: One factor of expected counts for each clique of the tree; any two agree on the
+            columns they share, and each sums to ``total``.
+        total: Number of rows the marginals are scaled to.
+        loss: The weighted squared error reached, half a chi-squared statistic.
+        gap: How far ``loss`` can be above the least possible, at most.
+        iterations: Steps taken; 0 for a closed form.
+    """
+
+    tree: JunctionTree
+    marginals: tuple[Factor, ...]
+    total: float
+    loss: float
+    gap: float
+    iterations: int
+
+
+def estimate(
+    observations: Sequence[Observation],
+    sizes: Mapping[str, int],
+    *,
+    total: float | None = None,
+    tolerance: float = 1e-2,
+    iterations: int = 2000,
+) -> Fit:
+    """Fit the model of least weighted squared error to noisy marginals.
+
+    Minimises the sum over observations of (model - value)^2 / (2 variance) over all
+    distributions of ``total`` rows. The closed form and Newton's method go as far as float64 does;
+    mirror descent stops when the loss is certified to lie within ``tolerance * max(loss, 1)`` of
+    the least possible.
+
+    Args:
+        observations: Noisy marginals. A column that none of them names is fitted as uniform.
+        sizes: Every column of the model with its number of codes.
+        total: Number of rows; by default ``estimate_total(observations)``.
+        tolerance: Relative gap at which mirror descent stops.
+        iterations: Steps after which it stops in any case; ``Fit.gap`` then says how far it got.
+
+    Raises:
+        InvalidRequest: If a marginal does not fit ``sizes``.
+    """
+    rows = estimate_total(observations) if total is None else float(total)
+    merged = _merge(observations, sizes)
+    tree = JunctionTree.build(merged, sizes)
+    if all(len(clique) == 1 for clique in tree.cliques):
+        return _independent(tree, merged, sizes, rows)
+    if all(clique in merged for clique in tree.cliques):
+        return _decomposable(tree, merged, sizes, rows)
+    return _general(tree, merged, sizes, rows, (tolerance, iterations))
+
+
+def estimate_total(observations: Sequence[Observation]) -> float:
+    """Number of rows by inverse-variance weighting of the observations' sums, at least 1."""
+    weights = [1.0 / float(o.variance.sum()) for o in observations]
+    sums = [float(o.values.sum()) for o in observations]
+    if not weights:
+        return 1.0
+    return max(
+        math.fsum(w * s for w, s in zip(weights, sums, strict=True)) / math.fsum(weights), 1.0
+    )
+
+
+def project_simplex(values: Array, total: float, variance: Array | None = None) -> Array:
+    """The non-negative array of sum ``total`` that is nearest to ``values``.
+
+    Nearest in squared distance weighted by 1 / variance: the solution is
+    max(0, values - multiplier * variance), its multiplier found exactly by sorting.
+
+    Args:
+        values: One-dimensional float64 array.
+        total: What the result sums to, at least 0.
+        variance: Positive float64 array; all ones by default.
+
+    >>> project_simplex(np.array([3.0, 1.0, -2.0]), 3.0)
+    array([2.5, 0.5, 0. ])
+    """
+    spread = np.ones_like(values) if variance is None else variance
+    # Codes leave the support in increasing order of value / variance.
+    order = np.argsort(-values / spread, kind="stable")
+    multipliers = (np.cumsum(values[order]) - total) / np.cumsum(spread[order])
+    inside = values[order] > multipliers * spread[order]
+    last = int(np.flatnonzero(inside)[-1]) if inside.any() else 0
+    result = np.maximum(values - multipliers[last] * spread, 0.0)
+    mass = float(result.sum())
+    return result * (total / mass) if mass > 0 else np.full_like(values, total / values.size)
+
+
+def _merge(
+    observations: Sequence[Observation], sizes: Mapping[str, int]
+) -> dict[Clique, Observation]:
+    """One observation a set of columns, in domain order, by inverse-variance weighting."""
+    place = {name: i for i, name in enumerate(sizes)}
+    merged: dict[Clique, Observation] = {}
+    for observation in observations:
+        _check(observation, sizes)
+        clique = tuple(sorted(observation.clique, key=place.__getitem__))
+        new = observation.transpose(clique)
+        if (old := merged.get(clique)) is not None:
+            precision = 1.0 / old.variance + 1.0 / new.variance
+            values = (old.values / old.variance + new.values / new.variance) / precision
+            new = Observation(clique, values, 1.0 / precision)
+        merged[clique] = new
+    return merged
+
+
+def _check(observation: Observation, sizes: Mapping[str, int]) -> None:
+    shape = tuple(sizes.get(c, 0) for c in observation.clique)
+    if not observation.clique or observation.values.shape != shape:
+        raise InvalidRequest(
+            f"A fit was asked for with a marginal over {observation.clique}.",
+            "Its axes must be the sizes of columns of the model.",
+            "Give every column of the marginal, and its size, to the fit.",
+        )
+
+
+def _independent(
+    tree: JunctionTree, merged: Mapping[Clique, Observation], sizes: Mapping[str, int], rows: float
+) -> Fit:
+    factors, loss = [], 0.0
+    for clique in tree.cliques:
+        seen = merged.get(clique)
+        if seen is None:
+            size = sizes[clique[0]]
+            factors.append(Factor(clique, np.full(size, rows / size)))
+            continue
+        values = project_simplex(seen.values, rows, seen.variance)
+        loss += float(((values - seen.values) ** 2 / seen.variance).sum()) / 2
+        factors.append(Factor(clique, values))
+    return Fit(tree, tuple(factors), rows, loss, 0.0, 0)
+
+
+def _start(
+    propagation: Propagation,
+    tree: JunctionTree,
+    merged: Mapping[Clique, Observation],
+    sizes: Mapping[str, int],
+    rows: float,
+) -> list[Array]:
+    """Independence, as far as one-way observations tell: much of the way for nothing."""
+    potentials = [np.zeros(shape) for shape in propagation.shapes]
+    for clique, seen in merged.items():
+        holder = tree.holder(clique)
+        if len(clique) == 1 and holder is not None:
+            mass = project_simplex(seen.values, rows, seen.variance)
+            # A code clipped to 0 must be able to come back: from about its noise.
+            floor = 0.1 * np.minimum(np.sqrt(seen.variance), rows / mass.size)
+            logs = np.log(np.maximum(mass, floor) / rows)
+            potentials[holder] += logs.reshape(slots(tree.cliques[holder], clique, sizes))
+    return potentials
+
+
+def _general(
+    tree: JunctionTree,
+    merged: Mapping[Clique, Observation],
+    sizes: Mapping[str, int],
+    rows: float,
+    limits: tuple[float, int],
+) -> Fit:
+    propagation, loss = Propagation(tree, sizes), Loss(tree, merged, sizes)
+    start = _start(propagation, tree, merged, sizes, rows)
+    tolerance, steps = limits
+    end = Descent(propagation, loss, rows).run(start, tolerance=tolerance, steps=steps)
+    return _fit(tree, end.tables, rows, end.loss, end.bound, end.steps)
+
+
+def _decomposable(
+    tree: JunctionTree, merged: Mapping[Clique, Observation], sizes: Mapping[str, int], rows: float
+) -> Fit:
+    solution = decomposable.solve(tree, merged, rows)
+    tables = Propagation(tree, sizes).reconcile(solution.tables, rows)
+    loss = Loss(tree, merged, sizes)
+    value = loss.of(loss.residuals(tables))
+    return _fit(tree, tables, rows, value, solution.bound, solution.steps)
+
+
+def _fit(
+    tree: JunctionTree, tables: Sequence[Array], rows: float, loss: float, bound: float, steps: int
+) -> Fit:
+    factors = (Factor(c, table) for c, table in zip(tree.cliques, tables, strict=True))
+    return Fit(tree, tuple(factors), rows, loss, max(loss - bound, 0.0), steps)

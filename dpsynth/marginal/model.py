@@ -1,0 +1,307 @@
+"""The model that marginal mechanisms return: consistent tables on a junction tree, and leaves.
+
+It holds no row and no vault, and is built from noisy answers alone, so it can be published.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dpsynth.domain import Domain
+from dpsynth.marginal.compress import Coarsening, fine_shares
+from dpsynth.marginal.estimate import Fit, Observation
+from dpsynth.marginal.factor import Clique, Factor, union
+from dpsynth.marginal.junction import Edge, JunctionTree, subtree
+from dpsynth.marginal.sampling import sample_codes
+from dpsynth_accounting import InvalidRequest
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+FORMAT = "dpsynth-marginal-model"
+FORMAT_VERSION = 1
+
+MOST_CELLS = 1 << 25
+"""Greatest number of cells of any table that answering a marginal may build: 256 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class MarginalModel:
+    """A distribution over coarse codes on a junction tree, with fine codes as leaves.
+
+    Attributes:
+        domain: What the fine codes mean.
+        rows: Noisy number of rows of the table it was fitted to.
+        tree: The junction tree over every column.
+        marginals: Consistent tables of the tree's cliques over coarse codes, each of sum ``rows``.
+        maps: For each column, int64: the coarse code of each fine code.
+        shares: For each column, float64: probability of each fine code given its coarse code.
+    """
+
+    domain: Domain
+    rows: float
+    tree: JunctionTree
+    marginals: tuple[Factor, ...]
+    maps: Mapping[str, Codes]
+    shares: Mapping[str, Array]
+
+    @classmethod
+    def of(
+        cls, domain: Domain, fit: Fit, coarsening: Coarsening, ones: Sequence[Observation]
+    ) -> MarginalModel:
+        """The model of a fit on coarse codes, its leaves taken from the fine one-way marginals.
+
+        Args:
+            domain: What the fine codes mean.
+            fit: The fit, over every column of the domain.
+            coarsening: The coarse codes it was made on.
+            ones: The fine one-way observation of every column.
+        """
+        tables = dict(zip(fit.tree.cliques, fit.marginals, strict=True))
+        shares = {}
+        for one in ones:
+            (name,) = one.clique
+            holder = fit.tree.cliques[_held(fit.tree, (name,))]
+            mass = tables[holder].project((name,)).values
+            shares[name] = fine_shares(one, coarsening.maps[name], mass)
+        maps = {name: coarsening.maps[name] for name in domain.names}
+        ordered = {name: shares[name] for name in domain.names}
+        return cls(domain, fit.total, fit.tree, fit.marginals, maps, ordered)
+
+    def sample_codes(self, n: int, *, rng: np.random.Generator) -> dict[str, NDArray[np.int32]]:
+        """Draw ``n`` rows as codes, one int32 array (n,) a column; nothing is charged."""
+        if n < 0:
+            raise InvalidRequest(
+                f"{n} rows were asked of a model.",
+                "A table has 0 rows or more.",
+                "Ask for 0 or more.",
+            )
+        return sample_codes(self.tree, self.marginals, self.maps, self.shares, n, rng=rng)
+
+    def sample(self, n: int | None = None, *, rng: np.random.Generator) -> pd.DataFrame:
+        """Draw ``n`` rows, by default the noisy number of rows; nothing is charged."""
+        count = round(max(self.rows, 0.0)) if n is None else n
+        return self.domain.decode(self.sample_codes(count, rng=rng), rng=rng)
+
+    def marginal(self, clique: Clique) -> Array:
+        """Expected counts of a marginal at fine resolution, of sum ``rows``.
+
+        Exact under the model, by variable elimination if no clique of the tree holds the columns.
+
+        Args:
+            clique: Distinct columns, in the order of the axes.
+
+        Raises:
+            InvalidRequest: If a column is unknown or repeated, or a table on the way is too large.
+        """
+        unknown = [name for name in clique if name not in self.maps]
+        if unknown or len(set(clique)) != len(clique):
+            raise InvalidRequest(
+                f"A marginal over {clique} was asked of a model.",
+                f"Its columns must be distinct and among {tuple(self.maps)}.",
+                "Name each column once.",
+            )
+        _require_cells(clique, math.prod(self.maps[name].size for name in clique))
+        coarse = joint(self.tree, self.marginals, clique).values
+        if not clique:
+            return coarse
+        fine = coarse[np.ix_(*(self.maps[name] for name in clique))]
+        for axis, name in enumerate(clique):
+            shape = [-1 if i == axis else 1 for i in range(len(clique))]
+            fine = fine * self.shares[name].reshape(shape)
+        return fine
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as an ``.npz`` of plain arrays and a JSON header.
+
+        Equal models give equal bytes, on any machine.
+
+        Args:
+            path: The file to write, replaced if it exists.
+        """
+        header = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "domain": self.domain.to_json(),
+            "rows": self.rows,
+            "cliques": [list(clique) for clique in self.tree.cliques],
+            "edges": [[e.child, e.parent, list(e.separator)] for e in self.tree.edges],
+            "columns": list(self.maps),
+        }
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text.encode(), dtype=np.uint8)}
+        for i, factor in enumerate(self.marginals):
+            arrays[f"table_{i}"] = factor.values
+        for i, name in enumerate(self.maps):
+            arrays[f"map_{i}"] = self.maps[name]
+            arrays[f"share_{i}"] = self.shares[name]
+        Path(path).write_bytes(_npz(arrays))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MarginalModel:
+        """Read a model that ``save`` wrote; no code in the file is ever run.
+
+        Raises:
+            InvalidRequest: If the file is not such a model, or of another format version.
+        """
+        try:
+            with np.load(Path(path), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays.pop("header").tobytes().decode())
+            version = header["format_version"] if header["format"] == FORMAT else None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise _not_a_model("It is not a model that was saved by dpsynth.") from error
+        if version != FORMAT_VERSION:
+            raise _not_a_model(f"This release reads format version {FORMAT_VERSION} only.")
+        try:
+            return _checked(cls._from(header, arrays))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise _not_a_model("Its header and its arrays do not fit together.") from error
+
+    @classmethod
+    def _from(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> MarginalModel:
+        cliques = tuple(tuple(clique) for clique in header["cliques"])
+        edges = tuple(Edge(int(c), int(p), tuple(s)) for c, p, s in header["edges"])
+        names = header["columns"]
+        return cls(
+            Domain.from_json(header["domain"]),
+            float(header["rows"]),
+            JunctionTree(cliques, edges),
+            tuple(Factor(c, arrays[f"table_{i}"]) for i, c in enumerate(cliques)),
+            {name: arrays[f"map_{i}"] for i, name in enumerate(names)},
+            {name: arrays[f"share_{i}"] for i, name in enumerate(names)},
+        )
+
+
+def joint(tree: JunctionTree, marginals: Sequence[Factor], clique: Clique) -> Factor:
+    """The marginal of any columns of a junction tree, by variable elimination from the leaves.
+
+    Koller and Friedman (2009), section 10.3.3.2: within the smallest part of the tree that holds
+    the columns, each clique sends its parent the distribution of what the parent or the answer
+    needs, given their separator.
+
+    Raises:
+        InvalidRequest: If a table on the way would have more than ``MOST_CELLS`` cells.
+    """
+    part = set(subtree(tree, clique))
+    beliefs = {i: marginals[i] for i in part}
+    root = min(part)
+    for edge in tree.edges:
+        if edge.child not in part or edge.parent not in part:
+            continue
+        table = beliefs[edge.child]
+        extra = tuple(c for c in table.clique if c in clique and c not in edge.separator)
+        message = table.project((*edge.separator, *extra))
+        share = _given(message, marginals[edge.child].project(edge.separator))
+        sizes = share.sizes | beliefs[edge.parent].sizes
+        _require_cells(clique, math.prod(sizes.values()))
+        beliefs[edge.parent] = beliefs[edge.parent] * share
+        root = edge.parent
+    return beliefs[root].project(clique)
+
+
+def _given(table: Factor, separator: Factor) -> Factor:
+    """A table divided by its separator's, 0 where that is 0."""
+    shape = separator.values.shape + (1,) * (table.values.ndim - separator.values.ndim)
+    whole = separator.values.reshape(shape)
+    values = np.divide(table.values, whole, out=np.zeros_like(table.values), where=whole > 0)
+    return Factor(table.clique, values)
+
+
+def _held(tree: JunctionTree, clique: Clique) -> int:
+    holder = tree.holder(clique)
+    if holder is None:
+        raise InvalidRequest(
+            f"A model over {clique} was asked of a fit without it.",
+            "Every column of a domain must be in the fit.",
+            "Give the fit the sizes of every column.",
+        )
+    return holder
+
+
+def _require_cells(clique: Clique, cells: int) -> None:
+    if cells > MOST_CELLS:
+        raise InvalidRequest(
+            f"A marginal over {clique} was asked of a model.",
+            f"It needs a table of more than {MOST_CELLS} cells.",
+            "Ask for fewer columns, or count it in a sample of the model.",
+        )
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """An uncompressed ``.npz`` without a clock, a user or a platform in it."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
+        for name, values in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, member.getvalue())
+    return whole.getvalue()
+
+
+def _checked(model: MarginalModel) -> MarginalModel:
+    """The model, if its parts fit; else ValueError."""
+    names = model.domain.names
+    sizes = {}
+    for name in names:
+        codes, shares = model.maps[name], model.shares[name]
+        size = model.domain.size(name)
+        if codes.shape != (size,) or shares.shape != (size,) or codes.dtype != np.int64:
+            raise ValueError("a column's leaves do not have its size")
+        sizes[name] = int(codes.max()) + 1
+        if not np.array_equal(np.unique(codes), np.arange(sizes[name])):
+            raise ValueError("coarse codes are not 0..k-1")
+        if not _valid(shares) or not np.allclose(np.bincount(codes, weights=shares), 1.0):
+            raise ValueError("the shares of a coarse code do not sum to 1")
+    if tuple(model.maps) != names or set(union(model.tree.cliques)) != set(names):
+        raise ValueError("the columns are not the domain's")
+    for factor in model.marginals:
+        shape = tuple(sizes[c] for c in factor.clique)
+        whole = float(factor.values.sum())
+        if factor.values.shape != shape or not _valid(factor.values):
+            raise ValueError("a table does not fit its columns")
+        if not math.isclose(whole, model.rows, rel_tol=1e-6):
+            raise ValueError("a table does not sum to the number of rows")
+    _check_tree(model.tree)
+    return model
+
+
+def _valid(values: NDArray[Any]) -> bool:
+    return bool(values.dtype == np.float64 and np.isfinite(values).all() and (values >= 0).all())
+
+
+def _check_tree(tree: JunctionTree) -> None:
+    reached = {0}
+    for edge in tree.outward:
+        child, parent = tree.cliques[edge.child], tree.cliques[edge.parent]
+        if edge.parent not in reached or edge.child in reached:
+            raise ValueError("the edges are not a tree from clique 0")
+        if edge.separator != tuple(c for c in child if c in parent):
+            raise ValueError("a separator is not what its cliques share")
+        seen = {c for i in reached for c in tree.cliques[i]}
+        if seen & set(child) - set(parent):
+            raise ValueError("the tree has not the running-intersection property")
+        reached.add(edge.child)
+    if len(reached) != len(tree.cliques):
+        raise ValueError("the edges do not reach every clique")
+
+
+def _not_a_model(limit: str) -> InvalidRequest:
+    return InvalidRequest(
+        "A file was to be read as a model.", limit, "Give a file written by a model's save()."
+    )

@@ -1,0 +1,124 @@
+"""Exact belief propagation in log space on a junction tree.
+
+Lauritzen and Spiegelhalter (1988); Koller and Friedman (2009), section 10.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpsynth.marginal.factor import Clique, logsumexp
+from dpsynth.marginal.junction import JunctionTree
+
+Array = NDArray[np.float64]
+
+
+class Propagation:
+    """The message passing of one junction tree, with the axes of each message worked out once.
+
+    Potentials, scores and tables are sequences of float64 arrays, one for each clique of the
+    tree, axes in the clique's order.
+
+    Args:
+        tree: The junction tree.
+        sizes: Number of codes of each column.
+
+    >>> tree = JunctionTree.build([("a",), ("b",)], {"a": 2, "b": 2})
+    >>> tables, _ = Propagation(tree, {"a": 2, "b": 2}).marginals([np.zeros(2), np.zeros(2)], 8.0)
+    >>> tables
+    [array([4., 4.]), array([4., 4.])]
+    """
+
+    def __init__(self, tree: JunctionTree, sizes: Mapping[str, int]) -> None:
+        self.shapes = [tuple(sizes[c] for c in clique) for clique in tree.cliques]
+        self._edges = [
+            (
+                edge.child,
+                edge.parent,
+                axes_outside(tree.cliques[edge.child], edge.separator),
+                slots(tree.cliques[edge.child], edge.separator, sizes),
+                axes_outside(tree.cliques[edge.parent], edge.separator),
+                slots(tree.cliques[edge.parent], edge.separator, sizes),
+            )
+            for edge in tree.edges
+        ]
+
+    def marginals(self, potentials: Sequence[Array], total: float) -> tuple[list[Array], float]:
+        """Expected counts of each clique, and the logarithm of the partition function.
+
+        Args:
+            potentials: Log-potentials of the cliques; minus infinity forbids a cell.
+            total: What each table of counts sums to.
+        """
+        beliefs = [potential.copy() for potential in potentials]
+        inward: list[Array] = []
+        for child, parent, away, _, _, there in self._edges:
+            message = logsumexp(beliefs[child], away)
+            inward.append(message)
+            beliefs[parent] += message.reshape(there)
+        log_partition = float(logsumexp(beliefs[0], tuple(range(beliefs[0].ndim))))
+        for edge, message in zip(reversed(self._edges), reversed(inward), strict=True):
+            child, parent, _, here, away, _ = edge
+            outward = logsumexp(beliefs[parent], away)
+            # What a child said must not come back to it; a forbidden separator stays forbidden.
+            news = np.zeros_like(outward)
+            np.subtract(outward, message, out=news, where=np.isfinite(message))
+            beliefs[child] += news.reshape(here)
+        for belief in beliefs:
+            belief -= log_partition
+            np.exp(belief, out=belief)
+            belief *= total
+        return beliefs, log_partition
+
+    def highest(self, scores: Sequence[Array]) -> float:
+        """The greatest sum of scores over all joint cells: max-sum in place of sum-product."""
+        best = [score.copy() for score in scores]
+        for child, parent, away, _, _, there in self._edges:
+            best[parent] += best[child].max(axis=away).reshape(there)
+        return float(best[0].max())
+
+    def potentials(self, tables: Sequence[Array], least: float) -> list[Array]:
+        """Log-potentials of the distribution with these consistent clique tables.
+
+        Args:
+            tables: Counts of the cliques; any two agree on the columns they share.
+            least: What a count is raised to before its logarithm, positive.
+        """
+        logs = [np.log(np.maximum(table, least)) for table in tables]
+        for child, _, away, here, _, _ in self._edges:
+            separator = np.maximum(tables[child].sum(axis=away), least)
+            logs[child] -= np.log(separator).reshape(here)
+        return logs
+
+    def reconcile(self, tables: Sequence[Array], total: float) -> list[Array]:
+        """Consistent tables near ones that almost agree: the root's, then each child's given it.
+
+        Args:
+            tables: Non-negative counts of the cliques.
+            total: What each result sums to.
+        """
+        fixed = [table.copy() for table in tables]
+        mass = float(fixed[0].sum())
+        fixed[0] = (
+            fixed[0] * (total / mass) if mass > 0 else np.full_like(fixed[0], total / fixed[0].size)
+        )
+        for child, parent, away, here, parent_away, _ in reversed(self._edges):
+            wanted = fixed[parent].sum(axis=parent_away).reshape(here)
+            had = fixed[child].sum(axis=away).reshape(here)
+            spread = np.broadcast_to(wanted * had.size / fixed[child].size, fixed[child].shape)
+            share = np.divide(wanted, had, out=np.zeros_like(wanted), where=had > 0)
+            fixed[child] = np.where(had > 0, fixed[child] * share, spread)
+        return fixed
+
+
+def axes_outside(clique: Clique, separator: Clique) -> tuple[int, ...]:
+    """Axes of a clique's table that a separator lacks."""
+    return tuple(i for i, c in enumerate(clique) if c not in separator)
+
+
+def slots(clique: Clique, separator: Clique, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that lets a separator's table broadcast against the clique's."""
+    return tuple(sizes[c] if c in separator else 1 for c in clique)

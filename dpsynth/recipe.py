@@ -1,0 +1,213 @@
+"""A release as one file that a person writes, reviews and signs off: ``release.toml``."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpsynth.release import audit_step
+from dpsynth.schema import Schema
+from dpsynth.synthesizer import Synthesizer, named
+from dpsynth.vault import (
+    Person,
+    Plan,
+    Row,
+    Step,
+    Unit,
+    discovery_step,
+    make_plan,
+    scaled,
+)
+from dpsynth_accounting import (
+    Budget,
+    InvalidRequest,
+    checked_delta,
+    checked_epsilon,
+    require_delta_below,
+)
+
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _Account(BaseModel):
+    model_config = _STRICT
+    ledger: str = Field(description="The ledger file; relative paths start at the recipe's folder.")
+    name: str = Field(min_length=1, description="The population, not the file.")
+    epsilon: float = Field(description="What may ever be spent on this population.")
+    delta: float = Field(description="What may ever be spent on this population.")
+
+
+class _Unit(BaseModel):
+    model_config = _STRICT
+    kind: Literal["row", "person"]
+    column: str | None = Field(None, description="The column that identifies a person.")
+    rows: int | None = Field(None, description="Greatest number of rows kept of each person.")
+
+
+class _Shares(BaseModel):
+    model_config = _STRICT
+    discover: float = Field(10.0, gt=0)
+    fit: float = Field(85.0, gt=0)
+    audit: float = Field(5.0, gt=0)
+
+
+class _Release(BaseModel):
+    model_config = _STRICT
+    epsilon: float = Field(description="What this release may spend.")
+    delta: float | None = Field(None, description="By default the account's, times epsilon's share.")
+    audit_share: float = Field(0.2, ge=0, le=0.5, description="Chance that a unit is audited.")
+    shares: _Shares = Field(default_factory=_Shares, description="How the precision is split.")
+    rows: int | None = Field(None, ge=0, description="Rows to draw; by default the noisy number.")
+    target: str | None = Field(None, description="A column that a downstream model would predict.")
+    declared_units: int | None = Field(None, ge=1, description="Public number of units, if any.")
+
+
+class _File(BaseModel):
+    model_config = _STRICT
+    format_version: Literal[1]
+    table_schema: str = Field(alias="schema", description="The schema file.")
+    account: _Account
+    unit: _Unit
+    release: _Release
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "mst"})
+
+
+class RecipeError(InvalidRequest):
+    """A recipe with faults, all of them listed."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            f"The recipe {path} was to be used.",
+            "It has these faults: " + "; ".join(faults) + ".",
+            "Mend them all and try again; the how-to for your own CSV shows a whole recipe.",
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a release will do, before any data: schema, account, unit, method, budget and shares."""
+
+    path: Path
+    schema: Schema
+    ledger: Path
+    account: str
+    budget: Budget
+    unit: Unit
+    synthesizer: Synthesizer
+    epsilon: Fraction
+    delta: Fraction
+    audit_share: float
+    shares: tuple[float, float, float]
+    rows: int | None
+    target: str | None
+    declared_units: int | None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a recipe and the schema it names.
+
+        Raises:
+            RecipeError: The file is missing, is no TOML, or has faults; all are reported at once.
+            SchemaError: The schema it names has faults.
+        """
+        path = Path(path)
+        file = _parse(path)
+        budget = Budget(file.account.epsilon, file.account.delta)
+        epsilon = checked_epsilon(file.release.epsilon)
+        at = file.release.delta
+        delta = budget.delta_share(epsilon) if at is None else checked_delta(at)
+        if file.release.declared_units is not None:
+            require_delta_below(delta, file.release.declared_units)
+        schema = Schema.load(path.parent / file.table_schema)
+        method = dict(file.method)
+        recipe = cls(
+            path=path,
+            schema=schema,
+            ledger=path.parent / file.account.ledger,
+            account=file.account.name,
+            budget=budget,
+            unit=_unit(path, file.unit),
+            synthesizer=named(str(method.pop("name", "mst")), method),
+            epsilon=epsilon,
+            delta=delta,
+            audit_share=file.release.audit_share,
+            shares=(
+                file.release.shares.discover,
+                file.release.shares.fit,
+                file.release.shares.audit,
+            ),
+            rows=file.release.rows,
+            target=file.release.target,
+            declared_units=file.release.declared_units,
+        )
+        if recipe.target is not None and recipe.target not in schema.modelled:
+            raise RecipeError(path, [f"release.target: {recipe.target!r} is no modelled column"])
+        return recipe
+
+    @property
+    def label(self) -> str:
+        """What the ledger calls a run of this recipe."""
+        return f"run {self.synthesizer.name}"
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return everything a run will ask of the vault, discovery and audit included."""
+        discover, fit, audit = self.shares
+        return (
+            *discovery_step(self.schema, discover),
+            *scaled(self.synthesizer.steps(len(self.schema.modelled)), fit),
+            audit_step(self.schema, target=self.target, weight=audit),
+        )
+
+    def plan(self) -> Plan:
+        """Return the run's plan, calibrated to its budget; no data are read."""
+        return make_plan(self.steps(), self.unit, self.epsilon, self.delta)
+
+
+def _parse(path: Path) -> _File:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(path, ["it cannot be read as UTF-8 text"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(path, [f"it is not TOML: {error}"]) from error
+    try:
+        return _File.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(path, [_fault(each) for each in error.errors()]) from error
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    """Return one fault in one line, with the nearest known key for an unknown one."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(str(error["loc"][-1]), _keys(_File), n=1, cutoff=0.5)
+        return f"{place}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"{place}: {error['msg'].lower()}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        found.append(field.alias or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found.extend(_keys(field.annotation))
+    return found
+
+
+def _unit(path: Path, unit: _Unit) -> Unit:
+    if unit.kind == "row":
+        if unit.column is not None or unit.rows is not None:
+            raise RecipeError(path, ["unit: a row has neither column nor rows"])
+        return Row()
+    if unit.column is None or unit.rows is None:
+        raise RecipeError(path, ["unit: a person needs both column and rows"])
+    return Person(unit.column, rows=unit.rows)

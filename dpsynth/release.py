@@ -1,0 +1,225 @@
+"""A release: a table and its model, attacked, measured, stated, and ready to be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dpsynth import bundle
+from dpsynth._version import __version__
+from dpsynth.attacks import (
+    AttackCounts,
+    DistanceRatio,
+    ExactMatch,
+    NearestDistance,
+    Verdict,
+    internal_results,
+    public_verdict,
+)
+from dpsynth.bundle import ReleaseError
+from dpsynth.domain import Domain
+from dpsynth.evaluation import TargetClassifier, mean_tvd, pair_cliques, synthetic_answers
+from dpsynth.report import internal_html, public_html
+from dpsynth.schema import Schema
+from dpsynth.synthesizer import Model
+from dpsynth.vault import Audit, Audited, Block, Exposed, RecordScore, Vault
+from dpsynth_accounting import Account, InvalidRequest, digest, statement
+from dpsynth_accounting.budget import Number
+
+AUDIT_SHARE_OF_BUDGET = Fraction(1, 20)
+"""What :meth:`Release.assemble` spends on the audit, of the account's epsilon, unless told."""
+
+_ATTACKS = ("exact match", "nearest distance", "distance ratio")
+
+
+@dataclass(frozen=True)
+class _Everyone:
+    """Counts every audited unit: the paid denominators of all rates."""
+
+    name: str = "everyone"
+    threshold: float = 0.5
+
+    def score(self, records: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return 1 for each record."""
+        return np.ones(len(records))
+
+
+def audit_step(schema: Schema, *, target: str | None, weight: float) -> Audit:
+    """Return what the audit of a release asks of the vault, from public facts alone."""
+    statistics = 1 + len(_ATTACKS) + (2 if target is not None else 0)
+    return Audit(statistics, len(pair_cliques(schema.modelled)), weight)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A table with its model, its statement, its public report and its verdict.
+
+    Made by :meth:`assemble`, which attacks and evaluates it: there is no release without.
+
+    Attributes:
+        model: The fitted model.
+        table: The synthetic rows.
+        facts: Everything the public report says, as JSON data; all of it paid for or public.
+        verdict: The public verdict, from paid noisy counts alone.
+        internal: Exact results for the custodian, never written next to the public files.
+    """
+
+    model: Model
+    table: pd.DataFrame
+    facts: Mapping[str, Any]
+    verdict: Verdict
+    internal: Mapping[str, Any]
+    _account: Account
+
+    @classmethod
+    def assemble(
+        cls,
+        vault: Vault,
+        model: Model,
+        table: pd.DataFrame,
+        *,
+        epsilon: Number | None = None,
+        delta: Number | None = None,
+        target: str | None = None,
+        seed: int = 0,
+    ) -> Release:
+        """Attack and evaluate a table, and state what was promised.
+
+        Args:
+            vault: Holds the rows the model was fitted to.
+            model: The fitted model.
+            table: Rows drawn from it.
+            epsilon: What the audit spends; by default a twentieth of the account's budget.
+            delta: By default the account's delta times epsilon's share.
+            target: A column that a downstream model would predict, for the report's utility.
+            seed: Of the public choices of the attacks; no privacy rests on it.
+
+        Charges: epsilon and delta, for one Audit step; exact results for the custodian are
+        recorded in the ledger as an inspection.
+
+        Raises:
+            BudgetExceeded: The account cannot pay for the audit. There is no release without one.
+        """
+        spend = vault.account.budget.epsilon * AUDIT_SHARE_OF_BUDGET if epsilon is None else epsilon
+        _require_target(model.domain, target)
+        step = audit_step(vault.schema, target=target, weight=1.0)
+        with vault.reserve((step,), epsilon=spend, delta=delta, label="audit of a release") as paid:
+            return cls.from_block(paid, vault, model, table, target=target, seed=seed)
+
+    @classmethod
+    def from_block(
+        cls,
+        block: Block,
+        vault: Vault,
+        model: Model,
+        table: pd.DataFrame,
+        *,
+        target: str | None,
+        seed: int,
+    ) -> Release:
+        """Do the same within a block whose next step is the audit.
+
+        Charges: the block's Audit step.
+        """
+        codes = _codes(model.domain, table)
+        rng = np.random.default_rng(seed)
+        fresh = _array(model.domain, model.sample_codes(max(len(table), 1), rng=rng))
+        statistics = _statistics(model.domain, codes, fresh, target, rng)
+        cliques = pair_cliques(model.domain.names)
+        rows = max(round(model.rows), 1)
+        answers = synthetic_answers(codes, model.domain, cliques, rows)
+        audited = block.audit(statistics, answers, about=_digest(codes))
+        verdict = _verdict(audited, vault.audit_share)
+        internal = vault.inspect(
+            lambda exposed: _internal(exposed, codes, fresh), purpose="exact attack results"
+        )
+        facts = _facts(block, vault, model, table, audited, verdict, target)
+        return cls(model, table, facts, verdict, internal, vault.account)
+
+    def write(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        internal: str | os.PathLike[str] | None = None,
+        signing_key: str | os.PathLike[str] | None = None,
+    ) -> Path:
+        """Write the release folder, all at once, and the internal report elsewhere.
+
+        Args:
+            folder: Must not exist; holds table, model, manifest, ledger extract and public report.
+            internal: Folder of the internal report, mode 0700; by default ``<folder>-internal``.
+            signing_key: PEM file of an Ed25519 private key that signs the ledger's head.
+
+        Returns:
+            The release folder.
+
+        Raises:
+            ReleaseError: The folder exists or cannot be written, or the verdict is a failure; the
+                internal report is written all the same.
+        """
+        folder = Path(folder)
+        bundle.require_new(folder)
+        if signing_key is not None:
+            bundle.require_key(Path(signing_key))
+        self.write_internal(Path(internal) if internal else internal_folder(folder))
+        if self.verdict.outcome == "fail":
+            raise ReleaseError(
+                f"A release was to be written to {folder}.",
+                f"It failed its attacks: {self.verdict.sentence}",
+                "Read the internal report; do not publish the table or the model.",
+                touched=True,
+            )
+        with bundle.atomic_folder(folder) as scratch:
+            self.table.to_csv(scratch / "table.csv", index=False)
+            self.model.save(scratch / "model.npz")
+            bundle.write_json(scratch / bundle.FACTS, self.facts)
+            (scratch / "report.html").write_text(
+                public_html(self.facts, self.table), encoding="utf-8"
+            )
+            (scratch / "statement.txt").write_text(statement_text(self.facts), encoding="utf-8")
+            bundle.seal(
+                scratch,
+                self._account,
+                {"dpsynth": __version__, "reservations": self.facts["reservations"]},
+                Path(signing_key) if signing_key else None,
+            )
+        return folder
+
+    def write_internal(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        for name, text in (
+            ("report.html", internal_html(self.facts, self.internal)),
+            ("report.json", _indented(self.internal)),
+        ):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+
+
+def internal_folder(folder: Path) -> Path:
+    """Return where the internal report of a release lies unless told otherwise: beside it."""
+    return folder.with_name(f"{folder.name}-internal")
+
+
+def statement_text(facts: Mapping[str, Any]) -> str:
+    """Return the statement as plain text, one page."""
+    promise = facts["statement"]
+    lines = ["WHAT WAS PROMISED", "", *promise["sentences"], ""]
+    lines += ["What was declared public:"]
+    for column in facts["columns"]:
+        by = f", attested by {column['attested_by']}" if column.get("attested_by") else ""
+        source = column.get("source") or "no source given"
+        lines.append(f"  {column['name']}: {column['declared']} ({source}{by})")
+    lines += ["", "What is not covered:", *(f"  {each}" for each in promise["not_covered"]), ""]
+    lines += ["Attacks:", f"  {facts['verdict']['sentence']}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""Carrying out a recipe: one plan, charged before the table is opened, resumable to the end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dpsynth import bundle
+from dpsynth.recipe import Recipe
+from dpsynth.release import Release, internal_folder
+from dpsynth.vault import Block, Vault
+from dpsynth_accounting import Ledger
+
+_STAGES = 5
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did, for a person or a machine.
+
+    Attributes:
+        release: The release folder, or None if the verdict was a failure.
+        internal: The folder of the internal report.
+        facts: The public facts.
+    """
+
+    release: Path | None
+    internal: Path
+    facts: dict[str, Any]
+
+    @property
+    def released(self) -> bool:
+        """Whether a release folder was written."""
+        return self.release is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON data."""
+        return {
+            "released": self.released,
+            "release": str(self.release) if self.release else None,
+            "internal": str(self.internal),
+            "verdict": self.facts["verdict"],
+            "statement": self.facts["statement"],
+            "fidelity": self.facts["fidelity"],
+            "utility": self.facts["utility"],
+        }
+
+    def text(self) -> str:
+        """Return ten lines: where things are and what was promised."""
+        facts, verdict = self.facts, self.facts["verdict"]
+        where = (
+            f"Released: {self.release} (table.csv, model.npz, report.html, statement.txt)"
+            if self.release
+            else "NOT released: the table failed its attacks."
+        )
+        utility = facts["utility"]
+        lines = [
+            where,
+            f"For the custodian only: {self.internal}/report.html",
+            f"Rows: {facts['rows']['released']} in {len(facts['columns'])} columns, "
+            f"by {facts['method']}",
+            *facts["statement"]["sentences"],
+            f"Fidelity: {facts['fidelity']['sentence']}",
+            f"Utility: {utility['sentence']}" if utility else "Utility: no target was named.",
+            f"Attacks: {verdict['sentence']}",
+        ]
+        if self.release:
+            lines.append(f"Anyone can check it: dpsynth verify {self.release}")
+        return "\n".join(lines)
+
+
+def run_recipe(
+    recipe: Recipe,
+    table: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    console: Console,
+    internal: Path | None = None,
+    resume: bool = False,
+    signing_key: Path | None = None,
+) -> RunResult:
+    """Release a table as a recipe says: one plan of discovery, fit and audit.
+
+    Everything that can be refused is refused before the table is opened or anything is charged.
+
+    Args:
+        recipe: What to do.
+        table: CSV or Parquet file of private rows.
+        out: Release folder; it must not exist.
+        console: Where progress goes; it never shows a value from the table.
+        internal: Folder of the internal report; by default ``<out>-internal``.
+        resume: Continue the latest run of this very recipe, free of charge, if there is one.
+        signing_key: PEM file of an Ed25519 key that signs the ledger's head.
+
+    Charges: the recipe's epsilon and delta, once.
+
+    Raises:
+        BudgetExceeded: The account has less left; the table was not opened.
+        ReleaseError: The folder exists or cannot be written.
+        DpsynthError: Other refusals, each saying what was asked and what works.
+    """
+    out = Path(out)
+    bundle.require_new(out)
+    if signing_key is not None:
+        bundle.require_key(signing_key)
+    recipe.schema.require_confirmed()
+    account = Ledger(recipe.ledger).account(recipe.account, recipe.budget)
+    if not resume:
+        account.require(recipe.epsilon, recipe.delta)
+    vault = Vault(
+        table,
+        recipe.schema,
+        account,
+        unit=recipe.unit,
+        audit_share=recipe.audit_share,
+        declared_units=recipe.declared_units,
+    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("pricing the plan", total=_STAGES)
+        with vault.reserve(
+            recipe.steps(),
+            epsilon=recipe.epsilon,
+            delta=recipe.delta,
+            label=recipe.label,
+            meta={"rows": recipe.rows, "target": recipe.target},
+            resume=resume,
+        ) as block:
+            progress.update(task, advance=1, description="fitting the model")
+            model = recipe.synthesizer.run(block)
+            progress.update(task, advance=1, description="drawing rows")
+            seed = _seed(block)
+            rows = recipe.rows if recipe.rows is not None else max(0, round(model.rows))
+            drawn = model.sample(rows, rng=np.random.default_rng(seed))
+            progress.update(task, advance=1, description="attacking the table")
+            release = Release.from_block(
+                block, vault, model, drawn, target=recipe.target, seed=seed + 1
+            )
+        progress.update(task, advance=1, description="writing the release")
+        where = internal or internal_folder(out)
+        if release.verdict.outcome == "fail":
+            release.write_internal(where)
+            return RunResult(None, where, dict(release.facts))
+        release.write(out, internal=where, signing_key=signing_key)
+    return RunResult(out, where, dict(release.facts))
+
+
+def _seed(block: Block) -> int:
+    """Return the seed of sampling, kept with the charge so that a resumed run draws the same."""
+    return int(str(block.meta["sampling_seed"]))

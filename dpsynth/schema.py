@@ -1,0 +1,423 @@
+"""Public facts about a table, and nothing else: its columns, their types, bounds and categories.
+
+What a schema says is taken as public: it costs nothing and is repeated in the statement, with who
+attests it. What it leaves open is found privately, for a price.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import UTC, date, datetime
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from dpsynth_accounting import InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+FORMAT_VERSION = 1
+
+
+class SchemaError(InvalidRequest):
+    """A schema with faults, all of them listed.
+
+    Attributes:
+        faults: One sentence a fault, naming the column.
+    """
+
+    def __init__(self, faults: Iterable[str], asked: str = "A schema was to be used.") -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            asked,
+            "It has these faults: " + "; ".join(self.faults) + ".",
+            "Mend them all and try again.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What every column may say.
+
+    Attributes:
+        missing: Whether a value may be missing; then missing values are modelled as such.
+        source: Where the public facts come from.
+        attested_by: Who vouches that they are public.
+        confirmed: Whether a person has confirmed them; a draft's guesses are not.
+    """
+
+    missing: bool = False
+    source: str | None = None
+    attested_by: str | None = None
+    confirmed: bool = True
+
+
+@dataclass(frozen=True)
+class Categorical(_Facts):
+    """One of a public list of categories.
+
+    Args:
+        categories: Texts, whole numbers or truth values; decoded as they are.
+        other: The category that stands for any value outside the list.
+        default: The category that stands for a missing value where none is allowed, and for an
+            unknown one where there is no ``other``; by default the first.
+    """
+
+    categories: tuple[str | int | bool, ...]
+    other: str | int | bool | None = None
+    default: str | int | bool | None = None
+
+
+@dataclass(frozen=True)
+class Open(_Facts):
+    """A category out of a list that is not public: frequent ones are found, for a price."""
+
+
+@dataclass(frozen=True)
+class Integer(_Facts):
+    """A whole number; bounds that are not given are found, for a price."""
+
+    lower: int | None = None
+    upper: int | None = None
+    default: int | None = None
+
+
+@dataclass(frozen=True)
+class Real(_Facts):
+    """A number; ``step`` is the spacing of its values, such as 0.01 for money."""
+
+    lower: float | None = None
+    upper: float | None = None
+    step: float | None = None
+    default: float | None = None
+
+
+@dataclass(frozen=True)
+class Date(_Facts):
+    """A calendar day."""
+
+    lower: date | None = None
+    upper: date | None = None
+    default: date | None = None
+
+
+@dataclass(frozen=True)
+class Datetime(_Facts):
+    """A moment, to the second; aware moments are taken to UTC, naive ones as they are."""
+
+    lower: datetime | None = None
+    upper: datetime | None = None
+    default: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Boolean(_Facts):
+    """A truth value: true/false, yes/no, t/f, 1/0, in any case."""
+
+    default: bool = False
+
+
+@dataclass(frozen=True)
+class Drop(_Facts):
+    """A column that is not read and not released."""
+
+
+@dataclass(frozen=True)
+class Key(_Facts):
+    """An identifier, replaced by a fresh surrogate 1, 2, 3, ... in the output."""
+
+
+Column = Categorical | Open | Integer | Real | Date | Datetime | Boolean | Drop | Key
+"""The closed union of column types."""
+
+Ranged = Integer | Real | Date | Datetime
+
+_TYPES: dict[str, type[Column]] = {
+    cls.__name__.lower(): cls
+    for cls in (Categorical, Open, Integer, Real, Date, Datetime, Boolean, Drop, Key)
+}
+
+
+def type_name(column: Column) -> str:
+    """Return a column's type as schema files write it."""
+    return type(column).__name__.lower()
+
+
+def _column_faults(column: Column) -> list[str]:
+    """Return what contradicts itself in one column."""
+    match column:
+        case Categorical(categories=categories):
+            return _categorical_faults(column, categories)
+        case Integer() | Real() | Date() | Datetime():
+            return _range_faults(column)
+        case _:
+            return []
+
+
+def _categorical_faults(column: Categorical, categories: tuple[Any, ...]) -> list[str]:
+    faults = []
+    texts = [str(each) for each in categories]
+    if not categories:
+        faults.append("has no categories")
+    if "" in texts:
+        faults.append("has the empty text as a category, which is how a file says missing")
+    repeated = sorted({text for text in texts if texts.count(text) > 1})
+    if repeated:
+        faults.append(f"names the categories {', '.join(map(repr, repeated))} twice")
+    for name in ("other", "default"):
+        value = getattr(column, name)
+        if value is not None and str(value) not in texts:
+            faults.append(f"{name} = {value!r} is not one of its categories")
+    return faults
+
+
+def _range_faults(column: Ranged) -> list[str]:
+    lower, upper, default = column.lower, column.upper, column.default
+    faults = []
+    values = [value for value in (lower, upper, default) if value is not None]
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        return ["has a bound that is not finite"]
+    if isinstance(column, Integer) and any(abs(int(v)) > 2**62 for v in values):  # type: ignore[arg-type]
+        faults.append("has a bound beyond 2**62")
+    if len({isinstance(v, datetime) and v.tzinfo is not None for v in values}) > 1:
+        return ["mixes moments with and without a time zone"]
+    if (lower is None) != (upper is None):
+        faults.append("gives one bound; give both, or neither to have them found for a price")
+    elif lower is not None and upper is not None:
+        if lower > upper:  # type: ignore[operator]
+            faults.append("has a lower bound above the upper one")
+        elif lower == upper and isinstance(column, Real):
+            faults.append("has equal bounds; drop a column that is constant")
+        elif default is not None and not lower <= default <= upper:  # type: ignore[operator]
+            faults.append("has a default outside its bounds")
+    if isinstance(column, Real) and column.step is not None:
+        if not (math.isfinite(column.step) and column.step > 0):
+            faults.append("has a step that is not above 0")
+        elif lower is not None and upper is not None and column.step > float(upper) - float(lower):  # type: ignore[arg-type]
+            faults.append("has a step wider than its bounds")
+    return faults
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table, in the order of the output.
+
+    Args:
+        columns: Name to type.
+
+    Raises:
+        SchemaError: Something contradicts itself; all faults are named.
+
+    >>> Schema({"age": Integer(0, 110), "city": Open()}).undeclared
+    ('city',)
+    """
+
+    columns: Mapping[str, Column] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions, all at once."""
+        object.__setattr__(self, "columns", dict(self.columns))
+        faults = [
+            f"column {name!r} {fault}"
+            for name, column in self.columns.items()
+            for fault in _column_faults(column)
+        ]
+        if faults:
+            raise SchemaError(faults)
+
+    @property
+    def modelled(self) -> tuple[str, ...]:
+        """Return the columns that are modelled: all but keys and dropped ones."""
+        return tuple(n for n, c in self.columns.items() if not isinstance(c, Drop | Key))
+
+    @property
+    def undeclared(self) -> tuple[str, ...]:
+        """Return the columns whose categories or bounds have to be found, for a price."""
+        return tuple(
+            name
+            for name, column in self.columns.items()
+            if isinstance(column, Open) or (isinstance(column, Ranged) and column.lower is None)
+        )
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        """Return the columns that nobody has confirmed yet."""
+        return tuple(name for name, column in self.columns.items() if not column.confirmed)
+
+    def require_confirmed(self) -> None:
+        """Refuse a schema with guesses in it.
+
+        Raises:
+            SchemaError: Some columns are not confirmed; all are named.
+        """
+        if self.unconfirmed:
+            raise SchemaError(
+                [f"column {name!r} is a guess that nobody confirmed" for name in self.unconfirmed],
+                "A drafted schema was to be used for a release.",
+            )
+
+    def only(self, names: Iterable[str]) -> Schema:
+        """Return the schema of some of the columns."""
+        kept = set(names)
+        return Schema({name: column for name, column in self.columns.items() if name in kept})
+
+    # -- files -----------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Schema:
+        """Read a schema from a TOML file.
+
+        Raises:
+            SchemaError: The file is missing, is no TOML, or has faults; all are named at once.
+        """
+        path = Path(path)
+        asked = f"The schema {path} was to be read."
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SchemaError(["it cannot be read as UTF-8 text"], asked) from error
+        except tomllib.TOMLDecodeError as error:
+            raise SchemaError([f"it is not TOML: {error}"], asked) from error
+        return cls.from_json(data, asked)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], asked: str = "A schema was to be read.") -> Schema:
+        """Return the schema that plain data describe; see :meth:`to_json`."""
+        faults: list[str] = []
+        for key in data.keys() - {"format_version", "columns"}:
+            faults.append(f"{key!r} is no key of a schema{_hint(key, ['format_version', 'columns'])}")
+        if data.get("format_version") != FORMAT_VERSION:
+            faults.append(f"format_version must be {FORMAT_VERSION}")
+        tables = data.get("columns")
+        if not isinstance(tables, Mapping) or not tables:
+            raise SchemaError([*faults, "there is no [columns.NAME] table"], asked)
+        columns: dict[str, Column] = {}
+        for name, facts in tables.items():
+            column = _parse(name, facts, faults)
+            if column is not None:
+                columns[name] = column
+                faults.extend(f"column {name!r} {each}" for each in _column_faults(column))
+        if faults:
+            raise SchemaError(faults, asked)
+        return cls(columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schema as plain data (dates stay dates), facts at their default left out."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "columns": {name: _facts(column) for name, column in self.columns.items()},
+        }
+
+    def dump(self) -> str:
+        """Return the schema as a TOML file's text."""
+        lines = [f"format_version = {FORMAT_VERSION}"]
+        for name, facts in self.to_json()["columns"].items():
+            lines += ["", f"[columns.{toml(name)}]"]
+            lines += [f"{key} = {toml(value)}" for key, value in facts.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _facts(column: Column) -> dict[str, Any]:
+    facts: dict[str, Any] = {"type": type_name(column)}
+    own = [f for f in fields(column) if f.name not in {g.name for g in fields(_Facts)}]
+    for each in (*own, *fields(_Facts)):
+        value = getattr(column, each.name)
+        if value is not None and value != each.default:
+            facts[each.name] = list(value) if isinstance(value, tuple) else value
+    return facts
+
+
+def _parse(name: str, facts: Any, faults: list[str]) -> Column | None:
+    """Return one column of a file, or note its faults."""
+    from pydantic import ValidationError
+
+    if not isinstance(facts, Mapping):
+        faults.append(f"column {name!r} is no table")
+        return None
+    facts = dict(facts)
+    kind = facts.pop("type", None)
+    if not isinstance(kind, str) or kind not in _TYPES:
+        shown = f"type {kind!r}" if kind is not None else "no type"
+        faults.append(f"column {name!r} has {shown}{_hint(str(kind), _TYPES)}")
+        return None
+    cls = _TYPES[kind]
+    if isinstance(facts.get("categories"), list):
+        facts["categories"] = tuple(facts["categories"])
+    try:
+        checked = _model_of(cls).model_validate(facts)
+    except ValidationError as error:
+        known = [each.name for each in fields(cls)]
+        for each in error.errors():
+            key = str(each["loc"][0])
+            if each["type"] == "extra_forbidden":
+                faults.append(f"column {name!r} has the unknown key {key!r}{_hint(key, known)}")
+            elif f"column {name!r}, {key}:" not in " ".join(faults):
+                faults.append(f"column {name!r}, {key}: {each['msg'].lower()}")
+        return None
+    return cls(**{key: getattr(checked, key) for key in checked.model_fields_set})
+
+
+@lru_cache
+def _model_of(cls: type[Column]) -> type[BaseModel]:
+    """Return a strict model of a column type: no conversions, no unknown keys."""
+    from pydantic import ConfigDict, create_model
+
+    hints = get_type_hints(cls)
+    wanted: dict[str, Any] = {
+        each.name: (hints[each.name], ... if each.default is MISSING else each.default)
+        for each in fields(cls)
+    }
+    return create_model(
+        cls.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **wanted
+    )
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+
+
+def toml(value: Any) -> str:
+    """Return a value as TOML: text, numbers, truth values, dates, lists of them.
+
+    >>> toml(["no", 1])
+    '["no", 1]'
+    """
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return '"' + "".join(_escaped(character) for character in value) + '"'
+        case datetime():
+            return value.isoformat()
+        case date() | int() | float():
+            return value.isoformat() if isinstance(value, date) else repr(value)
+        case list() | tuple():
+            return "[" + ", ".join(toml(each) for each in value) + "]"
+        case _:
+            raise TypeError(f"{type(value).__name__} has no TOML form here")
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if ord(character) < 0x20 or ord(character) == 0x7F:
+        return f"\\u{ord(character):04x}"
+    return character
+
+
+def number_of(value: float | date | datetime) -> float | int:
+    """Return a bound as the number codecs use: days or UTC seconds since 1970 for times."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return math.floor(aware.timestamp())
+    if isinstance(value, date):
+        return (value - date(1970, 1, 1)).days
+    return value

@@ -1,0 +1,466 @@
+"""A block: a plan that has been paid for, being carried out step by step.
+
+Every answer is stored in the ledger before it is returned. In a resumed block, answers that were
+stored are replayed and their rows are not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpsynth.codec import bounds_from_histogram, text_of
+from dpsynth.domain import Domain, range_grid, resolve
+from dpsynth.engines import marginal_counts
+from dpsynth.vault import _noise
+from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
+from dpsynth.vault._plan import (
+    SAMPLES,
+    Audit,
+    Discover,
+    Measure,
+    Measurement,
+    Plan,
+    Select,
+    Step,
+    epsilon_of,
+    leaves,
+    noise_of,
+    threshold,
+)
+from dpsynth_accounting import (
+    ApproxDP,
+    DiscreteGaussian,
+    Event,
+    InvalidRequest,
+    Reservation,
+    canonical,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from dpsynth.vault._vault import Vault
+
+Clique = tuple[str, ...]
+Coarse = Mapping[str, NDArray[np.int64]]
+
+MOST_CELLS = 1 << 27
+"""Greatest number of cells of one answer: a GiB of int64."""
+
+_S = TypeVar("_S", bound=Step)
+
+
+class RecordScore(Protocol):
+    """What the audit counts: a score of a record, made from the release alone.
+
+    ``score`` maps an int32 array (records, columns) to a float array (records,). The score of a
+    record may depend on that record and on what was published, never on the other records given
+    with it; the vault checks this on a sample and refuses the answer otherwise.
+    """
+
+    @property
+    def name(self) -> str:
+        """A public name."""
+
+    @property
+    def threshold(self) -> float:
+        """The score from which a record counts, fixed before any private record is seen."""
+
+    def score(self, records: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return one score a record; higher means more likely in the data."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many units have a row whose score reaches a threshold, on either side of the coin.
+
+    Attributes:
+        name: The score's name.
+        audit_in: Noisy count of audited units whose rows were used.
+        held_out: Noisy count of audited units whose rows were held out.
+        sigma: Standard deviation of the noise on each count, in units.
+    """
+
+    name: str
+    audit_in: int
+    held_out: int
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The answer of an audit step.
+
+    Attributes:
+        counts: One entry a statistic.
+        distance: Noisy L1 distance, summed over the marginals, in rows; None if none was asked.
+        distance_sigma: Standard deviation of its noise, in rows.
+    """
+
+    counts: tuple[Counted, ...]
+    distance: int | None
+    distance_sigma: float
+
+
+class Block:
+    """A paid plan in execution; made by :meth:`Vault.reserve`, used once, in the plan's order."""
+
+    def __init__(self, vault: Vault, reservation: Reservation, plan: Plan) -> None:
+        self._vault = vault
+        self._reservation = reservation
+        self._next = 0
+        self._samples = 0
+        self._begun: set[int] = set()
+        self.plan = plan
+
+    def __repr__(self) -> str:
+        """Name the plan's position and nothing private."""
+        return f"Block(step {self._next} of {len(self.plan.steps)})"
+
+    @property
+    def domain(self) -> Domain:
+        """The domain that rows are coded in; known once discovery, if any is needed, was paid."""
+        return self._vault.domain
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of privacy."""
+        return self._vault.unit
+
+    @property
+    def meta(self) -> Mapping[str, object]:
+        """The public facts that the reservation was made with."""
+        return self._reservation.meta
+
+    @property
+    def identity(self) -> str:
+        """The reservation's name in the ledger."""
+        return self._reservation.identity
+
+    # -- the steps -------------------------------------------------------------------------------
+
+    def discover(self) -> Domain:
+        """Find the categories and ranges that the schema leaves open, and fix the domain.
+
+        Charges: what the plan's Discover step says; the categories shown also take delta.
+        """
+        index, step, event = self._expect(Discover)
+        schema = self._vault.schema
+        request = digest({"discover": list(schema.undeclared)})
+        grids = {n: g for n in schema.undeclared if (g := range_grid(schema.columns[n]))}
+        opened = [name for name in schema.undeclared if name not in grids]
+        if (len(opened), len(grids)) != (step.categories, step.ranges):
+            raise self._refused("A discovery was to answer for other columns than were declared.")
+
+        def draw() -> bytes:
+            kept = self._vault._kept()
+            used = kept.roles != HELD_OUT
+            k, found = self.unit.rows, {}
+            categories: dict[str, list[str]] = {}
+            for name in opened:
+                sigma2, delta = _threshold_parameters(event)
+                texts = text_of(kept.frame[name])[used]
+                least = threshold(sigma2, delta, k)
+                categories[name] = _frequent(texts, kept.units[used], sigma2, least)
+            for name, grid in grids.items():
+                sigma2 = _range_sigma2(event, k)
+                cells = grid.encode(kept.frame[name])[used]
+                exact = np.bincount(cells, minlength=grid.size).astype(np.int64)
+                noisy = exact + _noise.discrete_gaussian(sigma2, exact.shape)
+                found[name] = noisy.tolist()
+            return canonical({"categories": categories, "histograms": found})
+
+        answer = json.loads(self._answer(index, 0, request, draw))
+        bounds = {
+            name: bounds_from_histogram(
+                grid,
+                np.array(answer["histograms"][name], dtype=np.int64),
+                math.sqrt(float(_range_sigma2(event, self.unit.rows))),
+            )
+            for name, grid in grids.items()
+        }
+        categories = {name: tuple(values) for name, values in answer["categories"].items()}
+        self._vault._settle(resolve(schema, categories=categories, bounds=bounds))
+        return self.domain
+
+    def measure(
+        self, cliques: Sequence[Clique], coarse: Coarse | None = None
+    ) -> list[Measurement]:
+        """Return noisy counts of marginals: exact counts plus discrete Gaussian noise.
+
+        Args:
+            cliques: As many as the plan's next Measure step declares.
+            coarse: For some columns, a public map from code to coarser code; the axes of those
+                columns are then the coarse codes.
+
+        Charges: the plan's next Measure step.
+        """
+        index, step, event = self._expect(Measure)
+        if len(cliques) != step.marginals:
+            raise self._refused("A step was to measure another number of marginals than declared.")
+        shapes = [self._shape(clique, coarse) for clique in cliques]
+        cells = sum(math.prod(shape) for shape in shapes)
+        self._draw_samples(cells)
+        sigma2 = noise_of(event)
+        request = digest({"measure": [list(c) for c in cliques], "coarse": _named(coarse)})
+
+        def draw() -> bytes:
+            codes = self._vault._training()
+            parts = [
+                marginal_counts(codes, clique, shape, coarse).ravel()
+                for clique, shape in zip(cliques, shapes, strict=True)
+            ]
+            exact = np.concatenate(parts)
+            noisy = exact + _noise.discrete_gaussian(sigma2, exact.shape)
+            return zlib.compress(noisy.astype("<i8").tobytes(), 1)
+
+        stored = zlib.decompress(self._answer(index, 0, request, draw))
+        noisy = np.frombuffer(stored, dtype="<i8").astype(np.int64)
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        return [
+            Measurement(clique, values.reshape(shape), math.sqrt(float(sigma2)))
+            for clique, shape, values in zip(cliques, shapes, np.split(noisy, ends), strict=True)
+        ]
+
+    def select(
+        self,
+        candidates: Mapping[Clique, NDArray[np.int64]],
+        eligible: Callable[[tuple[Clique, ...]], Collection[Clique]],
+        coarse: Coarse | None = None,
+    ) -> tuple[Clique, ...]:
+        """Choose marginals that a model answers badly, by the exponential mechanism.
+
+        The score of a candidate is the L1 distance between its exact counts and the model's
+        integers; one unit moves each score by at most its number of rows.
+
+        Args:
+            candidates: The model's answer to each candidate marginal, rounded to integers.
+            eligible: Which candidates a round may choose from, given those chosen before.
+            coarse: As in :meth:`measure`.
+
+        Charges: the plan's next Select step, one choice a round.
+        """
+        index, step, event = self._expect(Select)
+        for clique, model in candidates.items():
+            if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
+                raise self._refused("A model's answer was not an int64 array of its clique's shape.")
+        asked = hashlib.sha256(canonical({"select": _named(coarse)}))
+        for clique, model in candidates.items():
+            asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
+        request = asked.hexdigest()
+        epsilon, k = epsilon_of(event), self.unit.rows
+        scores: dict[Clique, int] = {}
+
+        def draw(open_: Sequence[Clique]) -> bytes:
+            if not scores:
+                scores.update(self._distances(candidates, coarse))
+            values = np.array([scores[clique] for clique in open_], dtype=np.int64)
+            return canonical(list(open_[_noise.exponential(values, epsilon, k)]))
+
+        chosen: tuple[Clique, ...] = ()
+        for part in range(step.rounds):
+            open_ = sorted(set(eligible(chosen)))
+            if not open_ or any(clique not in candidates for clique in open_):
+                raise self._refused("A round of selection had no candidate, or an undeclared one.")
+            answer = self._answer(index, part, request, lambda among=open_: draw(among))
+            chosen = (*chosen, tuple(json.loads(answer)))
+        return chosen
+
+    def audit(
+        self,
+        statistics: Sequence[RecordScore],
+        answers: Mapping[Clique, NDArray[np.int64]],
+        *,
+        about: str,
+    ) -> Audited:
+        """Attack a finished table: noisy counts of units over thresholds, and one distance.
+
+        A unit counts for a statistic if any of its rows reaches the threshold, since all its rows
+        share one coin.
+
+        Args:
+            statistics: As many as the plan's Audit step declares.
+            answers: The table's marginals in rows, as int64; as many as the step declares.
+            about: Digest of the table, which names the request.
+
+        Charges: the plan's next Audit step.
+        """
+        index, step, event = self._expect(Audit)
+        if (len(statistics), len(answers)) != (step.statistics, step.marginals):
+            raise self._refused("An audit was to answer more or less than was declared.")
+        for clique, model in answers.items():
+            if model.shape != self._shape(clique, None) or model.dtype != np.int64:
+                raise self._refused("A table's answer was not an int64 array of its clique's shape.")
+        names = [[each.name, float(each.threshold)] for each in statistics]
+        request = digest({"audit": about, "of": names, "cliques": [list(c) for c in answers]})
+        parts = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
+        count_noise = parts[0].sigma2 if statistics else Fraction(1)
+        distance_noise = parts[-1].sigma2 if answers else Fraction(1)
+
+        def draw() -> bytes:
+            coded = self._vault._coded()
+            exact = np.array(
+                [
+                    [_units_over(each, *coded.records(self.domain, role)) for each in statistics]
+                    for role in (AUDIT_IN, HELD_OUT)
+                ],
+                dtype=np.int64,
+            ).reshape(2, len(statistics))
+            noisy = exact + _noise.discrete_gaussian(count_noise, exact.shape)
+            far = None
+            if answers:
+                total = sum(self._distances(answers, None).values())
+                far = total + int(_noise.discrete_gaussian(distance_noise, (1,))[0])
+            return canonical({"counts": noisy.tolist(), "distance": far})
+
+        found = json.loads(self._answer(index, 0, request, draw))
+        sigma = math.sqrt(float(count_noise))
+        counts = tuple(
+            Counted(each.name, found["counts"][0][i], found["counts"][1][i], sigma)
+            for i, each in enumerate(statistics)
+        )
+        return Audited(counts, found["distance"], math.sqrt(float(distance_noise)))
+
+    # -- shared machinery ------------------------------------------------------------------------
+
+    def _expect(self, kind: type[_S]) -> tuple[int, _S, Event]:
+        """Return the next declared step, which must be of this kind, and move on."""
+        index = self._next
+        if index >= len(self.plan.steps):
+            raise self._refused("A step was asked for beyond the end of the plan.")
+        step = self.plan.steps[index]
+        if not isinstance(step, kind):
+            raise self._refused(
+                f"A {kind.__name__} step was asked for where the plan declares a "
+                f"{type(step).__name__} step."
+            )
+        self._next += 1
+        return index, step, self.plan.events[index]
+
+    def _answer(self, index: int, part: int, request: str, draw: Callable[[], bytes]) -> bytes:
+        """Replay a stored answer, or note the step, read the rows, and store before returning."""
+        stored = self._reservation.answer(index, part, request)
+        if stored is not None:
+            return stored
+        if index not in self._begun:
+            self._reservation.begin(index, request)
+            self._begun.add(index)
+        value = draw()
+        self._reservation.store(index, part, request, value)
+        return value
+
+    def _shape(self, clique: Clique, coarse: Coarse | None) -> tuple[int, ...]:
+        """Return the axis lengths of a clique's answer; refuse cliques and maps that have none."""
+        unknown = [name for name in clique if name not in self.domain.names]
+        if unknown or len(set(clique)) != len(clique) or not clique:
+            raise self._refused("A marginal was asked for over unknown, repeated or no columns.")
+        shape = []
+        for name in clique:
+            size = self.domain.size(name)
+            if coarse is not None and name in coarse:
+                map_ = coarse[name]
+                if map_.shape != (size,) or map_.dtype != np.int64 or map_.min() < 0:
+                    raise self._refused("A coarse map was not an int64 array, one entry a code.")
+                size = int(map_.max()) + 1
+            shape.append(size)
+        if math.prod(shape) > MOST_CELLS:
+            raise self._refused(f"A marginal of more than {MOST_CELLS} cells was asked for.")
+        return tuple(shape)
+
+    def _draw_samples(self, count: int) -> None:
+        self._samples += count
+        if self._samples > SAMPLES:
+            raise self._refused("A block was to draw more noise than its slack in delta covers.")
+
+    def _distances(
+        self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
+    ) -> dict[Clique, int]:
+        """Return the exact L1 distance between each real marginal and the given integers."""
+        codes = self._vault._training()
+        return {
+            clique: int(np.abs(marginal_counts(codes, clique, model.shape, coarse) - model).sum())
+            for clique, model in answers.items()
+        }
+
+    def _refused(self, asked: str) -> InvalidRequest:
+        return InvalidRequest(
+            asked,
+            "A block answers exactly the steps that were declared when it was reserved.",
+            "Declare what the mechanism asks in its steps.",
+            touched=bool(self._begun),
+        )
+
+
+def _named(coarse: Coarse | None) -> dict[str, str]:
+    """Return a digest of each coarse map."""
+    return {
+        name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
+        for name, values in (coarse or {}).items()
+    }
+
+
+def _threshold_parameters(event: Event) -> tuple[Fraction, Fraction]:
+    """Return the noise and the delta of one open column, from a Discover step's event."""
+    parts = leaves(event)
+    return (
+        next(leaf.sigma2 for leaf in parts if isinstance(leaf, DiscreteGaussian)),
+        next(leaf.delta for leaf in parts if isinstance(leaf, ApproxDP)),
+    )
+
+
+def _range_sigma2(event: Event, k: int) -> Fraction:
+    """Return the noise of one range's histogram, from a Discover step's event."""
+    return next(
+        leaf.sigma2
+        for leaf in leaves(event)
+        if isinstance(leaf, DiscreteGaussian) and leaf.l2_squared == k * k
+    )
+
+
+def _frequent(
+    texts: NDArray[np.object_], units: NDArray[np.int64], sigma2: Fraction, least: int
+) -> list[str]:
+    """Return the categories whose noisy number of distinct units reaches a threshold, sorted."""
+    pairs = {(text, unit) for text, unit in zip(texts, units.tolist(), strict=True) if text}
+    names = sorted({text for text, _ in pairs})
+    place = {name: position for position, name in enumerate(names)}
+    exact = np.bincount([place[text] for text, _ in pairs], minlength=len(names)).astype(np.int64)
+    noisy = exact + _noise.discrete_gaussian(sigma2, (len(names),))
+    return [name for name, count in zip(names, noisy, strict=True) if count >= least]
+
+
+def _units_over(
+    statistic: RecordScore, records: NDArray[np.int32], units: NDArray[np.int64]
+) -> int:
+    """Return how many units have a record whose score reaches the statistic's threshold."""
+    if not len(records):
+        return 0
+    scores = np.asarray(statistic.score(records))
+    _require_record_score(statistic, records, scores)
+    return int(len(np.unique(units[scores >= statistic.threshold])))
+
+
+def _require_record_score(
+    statistic: RecordScore, records: NDArray[np.int32], scores: NDArray[np.float64]
+) -> None:
+    """Refuse a score that is not one number a record, or that looks at the other records."""
+    probe = np.linspace(0, len(records) - 1, min(32, len(records))).astype(np.int64)[::-1]
+    shaped = scores.shape == (len(records),) and np.issubdtype(scores.dtype, np.floating)
+    if not shaped or not np.array_equal(
+        np.asarray(statistic.score(records[probe])), scores[probe], equal_nan=True
+    ):
+        raise InvalidRequest(
+            f"The statistic {statistic.name!r} was to score private records.",
+            "It did not give one number a record, from that record and the release alone.",
+            "Mend the statistic; nothing it found was shown.",
+            touched=True,
+        )

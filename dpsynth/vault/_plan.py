@@ -1,0 +1,262 @@
+"""What a block will ask of the vault, declared before a row is read, and what that costs.
+
+A *step* is public: its fields say how many answers it gives and what share of the block's
+precision it takes. The steps of a block are priced together, as one plan whose parameters are
+fixed and whose queries may adapt. The noise a step draws takes its scale from the event made here.
+
+Sensitivities (``k`` = rows of a unit): one marginal moves by at most k in L2, in at most k cells;
+the L1 distance of a marginal to fixed integers moves by at most k; counts of units move by 1.
+Proofs: ``docs/explanation/sensitivity.md``; brute force: ``tests/vault/test_sensitivity.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dpsynth_accounting as accounting
+from dpsynth.vault._bound import Unit
+from dpsynth.vault._noise import SAMPLE_DISTANCE, upper_tail
+from dpsynth_accounting import (
+    ApproxDP,
+    DiscreteGaussian,
+    Event,
+    Exponential,
+    InvalidRequest,
+    Repeat,
+    rational_down,
+    rational_up,
+)
+
+SAMPLES = 1 << 40
+"""Greatest number of noise samples a block may draw; the vault stops before it."""
+
+THRESHOLD_SHARE = Fraction(1, 10)
+"""Share of a block's delta given to the thresholds of open columns, if it discovers any."""
+
+
+@dataclass(frozen=True)
+class Discover:
+    """Categories of ``categories`` open columns and ranges of ``ranges`` undeclared numbers."""
+
+    categories: int
+    ranges: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Noisy counts of ``marginals`` marginals, all at one noise scale.
+
+    Attributes:
+        marginals: How many marginals the step measures.
+        weight: Share of the block's precision (any positive number, relative to its siblings).
+    """
+
+    marginals: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Select:
+    """``rounds`` choices by the exponential mechanism, each of one marginal among candidates."""
+
+    rounds: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Attacks and utility on a finished table.
+
+    For each of ``statistics`` scores, noisy counts of audit-in and of held-out units above its
+    threshold: a unit is on one side only, so it moves at most ``statistics`` of the counts. And one
+    noisy number, the L1 distance between ``marginals`` real marginals and given ones.
+    """
+
+    statistics: int
+    marginals: int
+    weight: float
+
+
+Step = Discover | Measure | Select | Audit
+"""The closed union of steps."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A noisy marginal: exact counts plus discrete Gaussian noise.
+
+    Attributes:
+        clique: The columns, in the order of the axes.
+        values: int64 array, one axis a column, axis lengths the columns' domain sizes.
+        sigma: Standard deviation of the noise on each cell, in rows.
+    """
+
+    clique: tuple[str, ...]
+    values: NDArray[np.int64]
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps with their events, calibrated to a budget.
+
+    Attributes:
+        steps: What will be asked, in order.
+        events: What each step does to the rows, one for one.
+        epsilon: The budget the plan was calibrated to.
+        delta: The budget the plan was calibrated to.
+        event: The whole plan, including the numerical slack of the samplers.
+    """
+
+    steps: tuple[Step, ...]
+    events: tuple[Event, ...]
+    epsilon: Fraction
+    delta: Fraction
+    event: Event
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return one public line a step: its name, how many answers, and the noise on each."""
+        return [_describe(s, e) for s, e in zip(self.steps, self.events, strict=True)]
+
+
+def scaled(steps: Sequence[Step], share: float) -> tuple[Step, ...]:
+    """Return the steps with weights rescaled to sum to ``share``."""
+    total = sum(step.weight for step in steps)
+    return tuple(replace(step, weight=step.weight / total * share) for step in steps)
+
+
+def make_plan(steps: Sequence[Step], unit: Unit, epsilon: Fraction, delta: Fraction) -> Plan:
+    """Return the most precise plan of these steps within (epsilon, delta).
+
+    Raises:
+        InvalidRequest: A step or weight is impossible, or the budget allows no such plan.
+    """
+    _check(steps)
+    slack = SAMPLES * SAMPLE_DISTANCE * (1 + Fraction(math.ceil(math.exp(float(epsilon)))))
+    total = sum(step.weight for step in steps)
+
+    def events_at(scale: float) -> tuple[Event, ...]:
+        return tuple(
+            _event(step, unit.rows, scale * step.weight / total, delta) for step in steps
+        )
+
+    def whole(scale: float) -> Event:
+        return accounting.Sequence((*events_at(scale), ApproxDP(Fraction(0), slack)))
+
+    event = accounting.calibrate(whole, float(epsilon), float(delta))
+    if not isinstance(event, accounting.Sequence):
+        raise TypeError("a plan is a sequence")
+    return Plan(tuple(steps), event.events[:-1], epsilon, delta, event)
+
+
+def _check(steps: Sequence[Step]) -> None:
+    for step in steps:
+        counts = [v for k, v in vars(step).items() if k != "weight"]
+        weight = step.weight
+        whole = all(isinstance(c, int) and c >= 0 for c in counts) and sum(counts) > 0
+        if not whole or not (math.isfinite(weight) and weight > 0):
+            raise InvalidRequest(
+                f"A {type(step).__name__} step was declared with impossible numbers.",
+                "A step gives at least one answer and its weight is above 0.",
+                "Leave the step out if it asks nothing.",
+            )
+    if not steps:
+        raise InvalidRequest(
+            "A plan without steps was to be reserved.",
+            "A block asks at least one question.",
+            "Declare what will be measured.",
+        )
+
+
+def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
+    """Return what a step does, when it may take ``precision`` of squared signal to noise."""
+    match step:
+        case Measure(marginals, _):
+            return Repeat(_gaussian(k * k, k, precision / marginals), marginals)
+        case Select(rounds, _):
+            return Repeat(Exponential(rational_down(2 * math.sqrt(precision / rounds))), rounds)
+        case Audit(statistics, marginals, _):
+            shares = (0.8, 0.2) if statistics and marginals else (1.0, 1.0)
+            counts = [_gaussian(statistics, statistics, precision * shares[0])] * bool(statistics)
+            far = [_gaussian((k * marginals) ** 2, 1, precision * shares[1])] * bool(marginals)
+            return accounting.Sequence((*counts, *far))
+        case Discover(categories, ranges, _):
+            each = precision / (categories + ranges)
+            parts: list[Event] = []
+            if categories:
+                shown = ApproxDP(Fraction(0), delta * THRESHOLD_SHARE / categories)
+                noise = _gaussian(k, k, each)
+                parts.append(Repeat(accounting.Sequence((noise, shown)), categories))
+            if ranges:
+                parts.append(Repeat(_gaussian(k * k, k, each), ranges))
+            return accounting.Sequence(tuple(parts))
+
+
+def _gaussian(l2_squared: int, shifts: int, precision: float) -> DiscreteGaussian:
+    return DiscreteGaussian(rational_up(l2_squared / precision), l2_squared, shifts)
+
+
+def noise_of(event: Event) -> Fraction:
+    """Return the sigma squared of a step's discrete Gaussian."""
+    found = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
+    if len(found) != 1:
+        raise TypeError("the event has not one noise scale")
+    return found[0].sigma2
+
+
+def epsilon_of(event: Event) -> Fraction:
+    """Return the epsilon of each choice of a Select step."""
+    found = [leaf for leaf in leaves(event) if isinstance(leaf, Exponential)]
+    if len(found) != 1:
+        raise TypeError("the event makes not one kind of choice")
+    return found[0].epsilon
+
+
+def leaves(event: Event) -> list[Event]:
+    """Return the distinct leaves of an event."""
+    return [leaf for leaf, _ in accounting.flatten(event)]
+
+
+def threshold(sigma2: Fraction, delta: Fraction, k: int) -> int:
+    """Return the least noisy count of persons at which a category may be shown.
+
+    A unit can bring up to k categories nobody else has, each with a count of 1. Some of them is
+    shown with probability at most k * P(noise >= threshold - 1), which is kept within ``delta``
+    whatever the split of the k rows over new categories (Desfontaines, Voss, Gipson,
+    Mandayam 2022, section 3, for one category; the union over k is ours).
+    """
+    low, high = 1, 2
+    target = float(delta) / k
+    while upper_tail(sigma2, high - 1) > target:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if upper_tail(sigma2, max(middle - 1, 1)) > target:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _describe(step: Step, event: Event) -> dict[str, Any]:
+    counts = {k: v for k, v in vars(step).items() if k != "weight"}
+    scales = {
+        round(math.sqrt(float(leaf.sigma2)), 2)
+        for leaf in leaves(event)
+        if isinstance(leaf, DiscreteGaussian)
+    }
+    choices = {float(leaf.epsilon) for leaf in leaves(event) if isinstance(leaf, Exponential)}
+    line: dict[str, Any] = {"step": type(step).__name__.lower(), **counts}
+    if scales:
+        line["noise_sd"] = sorted(scales)
+    if choices:
+        line["epsilon_each"] = round(choices.pop(), 6)
+    return line

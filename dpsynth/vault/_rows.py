@@ -1,0 +1,197 @@
+"""Where private rows live: read once, cut to the unit's bound, coded, and never handed out."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dpsynth.domain import Domain
+from dpsynth.schema import Schema
+from dpsynth.vault import _bound
+from dpsynth_accounting import InvalidRequest
+
+Source = pd.DataFrame | str | os.PathLike[str]
+"""A table in memory, or the path of a CSV or Parquet file."""
+
+
+@dataclass(frozen=True, repr=False)
+class Kept:
+    """The rows that may be used, before they are coded.
+
+    Attributes:
+        frame: One row a kept row.
+        units: int64, the unit of each kept row, numbered from 0.
+        roles: uint8, the role of each kept row (see :mod:`dpsynth.vault._bound`).
+    """
+
+    frame: pd.DataFrame
+    units: NDArray[np.int64]
+    roles: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, repr=False)
+class Coded:
+    """The rows that may be used, as codes of a domain; fields as in :class:`Kept`."""
+
+    codes: dict[str, NDArray[np.int32]]
+    units: NDArray[np.int64]
+    roles: NDArray[np.uint8]
+
+    def part(self, *roles: int) -> dict[str, NDArray[np.int32]]:
+        """Return the codes of the rows in any of the roles."""
+        chosen = np.isin(self.roles, roles)
+        return {name: codes[chosen] for name, codes in self.codes.items()}
+
+    def records(self, domain: Domain, role: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the rows of one role as an int32 array (rows, columns), with their units."""
+        chosen = self.roles == role
+        columns = [self.codes[name][chosen] for name in domain.names]
+        return np.column_stack(columns) if columns else _EMPTY, self.units[chosen]
+
+
+_EMPTY = np.empty((0, 0), dtype=np.int32)
+
+
+def column_names(source: Source) -> list[str]:
+    """Return the names of a source's columns: its public form, without reading a row's values.
+
+    Raises:
+        InvalidRequest: The file is missing, is no table, is not UTF-8, or repeats a name.
+    """
+    if isinstance(source, pd.DataFrame):
+        names = [str(name) for name in source.columns]
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise InvalidRequest(
+                f"The table {path} was to be read.",
+                "There is no such file.",
+                "Give the path of a CSV or Parquet file.",
+            )
+        names = _parquet_names(path) if _is_parquet(path) else _csv_names(path)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidRequest(
+            "A table was to be read that names a column twice.",
+            f"Repeated: {', '.join(repeated)}.",
+            "Rename one of them.",
+        )
+    return names
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in {".parquet", ".pq"}
+
+
+def _parquet_names(path: Path) -> list[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _no_table(path, "It is not a Parquet file.") from error
+
+
+def _csv_names(path: Path) -> list[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                if b"\0" in chunk:
+                    raise _no_table(path, "It holds NUL bytes, so it is no UTF-8 text.")
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise _no_table(path, "Its bytes are not UTF-8 text.") from error.with_traceback(None)
+    except OSError as error:
+        raise _no_table(path, f"It cannot be read ({error.strerror}).") from error
+    try:
+        header = pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig", index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError):
+        raise _no_table(path, "It has no header line.") from None
+    raw = pd.read_csv(path, nrows=1, header=None, dtype=str, encoding="utf-8-sig", na_filter=False)
+    names = [str(name) for name in raw.iloc[0]]
+    return names if len(names) == len(header.columns) else [str(name) for name in header.columns]
+
+
+def _no_table(path: Path, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The table {path} was to be read.",
+        why,
+        "Save it as CSV in UTF-8 with a header line, or as Parquet.",
+    )
+
+
+def require_form(source: Source, schema: Schema, unit: _bound.Unit) -> None:
+    """Refuse a source whose public form does not fit the schema: its columns' names.
+
+    Raises:
+        InvalidRequest: A column of the schema or of the unit is missing, or the file is no table.
+    """
+    names = set(column_names(source))
+    wanted = list(needed_columns(schema, unit))
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise InvalidRequest(
+            f"A table without the column{'s' * (len(missing) > 1)} "
+            f"{', '.join(map(repr, missing))} was given.",
+            "The schema or the unit of privacy names them.",
+            f"The table has: {', '.join(map(repr, sorted(names)))}.",
+        )
+
+
+def needed_columns(schema: Schema, unit: _bound.Unit) -> tuple[str, ...]:
+    """Return the columns to read: the modelled ones and the one that identifies persons."""
+    if isinstance(unit, _bound.Person) and unit.column not in schema.modelled:
+        return (*schema.modelled, unit.column)
+    return tuple(schema.modelled)
+
+
+def read(source: Source, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return the named columns of a source; a CSV's cells are all text, "" for missing.
+
+    A CSV line with more cells than the header is dropped: that depends on this line alone.
+    """
+    if isinstance(source, pd.DataFrame):
+        frame = source.set_axis([str(name) for name in source.columns], axis=1)
+        return frame.loc[:, list(columns)].reset_index(drop=True)
+    path = Path(source)
+    if _is_parquet(path):
+        return pd.read_parquet(path, columns=list(columns)).reset_index(drop=True)
+    return pd.read_csv(
+        path,
+        usecols=list(columns),
+        dtype=object,
+        na_filter=False,
+        encoding="utf-8-sig",
+        on_bad_lines="skip",
+        index_col=False,
+        low_memory=True,
+    )[list(columns)]
+
+
+def keep(
+    frame: pd.DataFrame, unit: _bound.Unit, *, share: float, rows_key: bytes, coins_key: bytes
+) -> Kept:
+    """Cut a table to the unit's bound and give every unit its role."""
+    match unit:
+        case _bound.Row():
+            roles = _bound.roles_of_rows(len(frame), share, coins_key)
+            return Kept(frame, np.arange(len(frame), dtype=np.int64), roles)
+        case _bound.Person(column, rows):
+            from dpsynth.codec import text_of
+
+            identities = text_of(frame[column])
+            units, names = pd.factorize(identities)
+            chosen = _bound.keep_rows(units.astype(np.int64), rows, rows_key)
+            roles = _bound.roles_of_persons([str(name) for name in names], share, coins_key)
+            kept = units[chosen].astype(np.int64)
+            role = roles[kept] if len(names) else np.empty(0, dtype=np.uint8)
+            return Kept(frame.iloc[chosen].reset_index(drop=True), kept, role)

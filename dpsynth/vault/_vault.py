@@ -1,0 +1,399 @@
+"""The vault: rows go in, and only paid noisy answers come out."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpsynth.domain import Domain, range_grid, resolve
+from dpsynth.schema import Schema
+from dpsynth.vault import _rows
+from dpsynth.vault._block import Audited, Block, Clique, Coarse, RecordScore
+from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
+from dpsynth.vault._plan import (
+    Audit,
+    Discover,
+    Measure,
+    Measurement,
+    Plan,
+    Select,
+    Step,
+    make_plan,
+)
+from dpsynth_accounting import (
+    Account,
+    InvalidRequest,
+    Reservation,
+    checked_delta,
+    checked_epsilon,
+    require_delta_below,
+)
+from dpsynth_accounting.budget import Number
+
+DISCOVERY_SHARE = 0.1
+"""Share of a block's precision for discovery, where the schema leaves something open."""
+
+M = TypeVar("M", covariant=True)
+T = TypeVar("T")
+
+
+class Recipe(Protocol[M]):
+    """What :meth:`Vault.fit` needs of a synthesizer."""
+
+    @property
+    def name(self) -> str:
+        """The mechanism's name."""
+
+    def steps(self, columns: int) -> tuple[Step, ...]:
+        """Return what a fit asks of the vault, given the number of modelled columns."""
+
+    def run(self, block: Block) -> M:
+        """Ask exactly those steps of a block and return a model."""
+
+
+@dataclass(frozen=True, repr=False)
+class Exposed:
+    """Coded private rows as an inspection sees them: for the custodian's machine alone.
+
+    Attributes:
+        domain: What the codes mean.
+        train: int32 (rows, columns): rows that were used and are not audited.
+        audit_in: int32 (rows, columns): audited rows that were used.
+        audit_in_units: int64 (rows,): the unit of each.
+        held_out: int32 (rows, columns): audited rows that were held out.
+        held_out_units: int64 (rows,): the unit of each.
+    """
+
+    domain: Domain
+    train: NDArray[np.int32]
+    audit_in: NDArray[np.int32]
+    audit_in_units: NDArray[np.int64]
+    held_out: NDArray[np.int32]
+    held_out_units: NDArray[np.int64]
+
+
+class Vault:
+    """Private rows behind an account: every answer is charged before a row is read.
+
+    A file is opened at the first charge, not before. The vault guards against accident and hurry,
+    not against malice inside the process.
+
+    Args:
+        source: A DataFrame (copied), or the path of a CSV (UTF-8) or Parquet file. Columns that
+            neither the schema nor the unit names are ignored.
+        schema: Public facts about the columns, all confirmed.
+        account: Pays for every answer.
+        unit: Whose presence is hidden: :class:`Row` or :class:`Person`. There is no default, since
+            the choice decides what the promise means.
+        audit_share: Probability that a unit joins the audit, where a fair coin holds it out of
+            everything else. 0 means no test against held-out units, and the report says so.
+        declared_units: A public figure for the number of units, if there is one; used to refuse a
+            delta that is too large, for nothing else.
+
+    Raises:
+        InvalidRequest: A column is missing, a schema is unconfirmed, or a parameter is impossible.
+            Nothing has been read or spent.
+    """
+
+    def __init__(
+        self,
+        source: _rows.Source,
+        schema: Schema,
+        account: Account,
+        *,
+        unit: Unit,
+        audit_share: float = 0.2,
+        declared_units: int | None = None,
+    ) -> None:
+        schema.require_confirmed()
+        if not 0 <= audit_share <= 0.5:
+            raise InvalidRequest(
+                f"An audit share of {audit_share} was asked for.",
+                "It is a probability, and above 0.5 too little would be left to fit.",
+                "Use 0.2, or 0 for no audit against held-out units.",
+            )
+        if isinstance(unit, Person) and unit.column in schema.modelled:
+            raise InvalidRequest(
+                f"Column {unit.column!r} identifies persons and is modelled too.",
+                "An identifier must not appear in the output.",
+                "Declare it as `key` (a fresh surrogate) or `drop`.",
+            )
+        if not schema.modelled:
+            raise InvalidRequest(
+                "A table without a column to model was given.",
+                "Every column of the schema is dropped or a key.",
+                "Declare at least one column with a type.",
+            )
+        if _is_frame(source):
+            _rows.require_form(source, schema, unit)
+            source = _rows.read(source, _rows.needed_columns(schema, unit)).copy()
+        self.schema = schema
+        self.account = account
+        self.unit = unit
+        self.audit_share = audit_share
+        self.declared_units = declared_units
+        self.__source = source
+        self.__kept: _rows.Kept | None = None
+        self.__coded: _rows.Coded | None = None
+        self.__train: dict[str, NDArray[np.int32]] | None = None
+        self.__domain: Domain | None = None
+        if not schema.undeclared:
+            self.__domain = resolve(schema, categories={}, bounds={})
+
+    def __repr__(self) -> str:
+        """Name the account and the unit, nothing of the rows."""
+        return f"Vault(account={self.account.name!r}, unit={self.unit!r})"
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse to leave the process: pickle, copy and deepcopy would carry rows out."""
+        raise TypeError("a vault cannot be pickled or copied: its rows do not leave it")
+
+    # -- public facts ----------------------------------------------------------------------------
+
+    @property
+    def domain(self) -> Domain:
+        """The domain rows are coded in.
+
+        Raises:
+            InvalidRequest: The schema leaves columns open and none was discovered yet.
+        """
+        if self.__domain is None:
+            raise InvalidRequest(
+                "The domain of a schema with undeclared columns was asked for.",
+                f"Undeclared: {', '.join(self.schema.undeclared)}.",
+                "Fit a model or call `discover`: either pays for finding them.",
+            )
+        return self.__domain
+
+    def discovery(self, weight: float) -> tuple[Discover, ...]:
+        """Return the step that a block must begin with: one, or none if nothing is open."""
+        if self.__domain is not None:
+            return ()
+        return discovery_step(self.schema, weight)
+
+    # -- paid answers ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reserve(
+        self,
+        steps: Sequence[Step],
+        *,
+        epsilon: Number,
+        delta: Number | None = None,
+        label: str,
+        meta: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> Iterator[Block]:
+        """Charge the account for a plan, then let it be carried out.
+
+        A block left by an exception before any row was read is not charged; afterwards it is.
+
+        Args:
+            steps: What will be asked, in order. A block on a schema with undeclared columns that
+                were not discovered yet begins with a Discover step; it is put in front if absent.
+            epsilon: Charged in full, whatever is used.
+            delta: Charged in full; by default the account's delta times epsilon's share.
+            label: What the block is for, in public terms.
+            meta: Further public facts to keep with the charge.
+            resume: Continue the latest reservation of this very plan, replaying its answers, if
+                there is one.
+
+        Raises:
+            BudgetExceeded: The account has less left. Nothing is read or spent.
+            InvalidRequest: The plan, the budget or the table's form is impossible.
+        """
+        spend = checked_epsilon(epsilon)
+        at = self.account.budget.delta_share(spend) if delta is None else checked_delta(delta)
+        if self.declared_units is not None:
+            require_delta_below(at, self.declared_units)
+        if not resume:
+            self.account.require(spend, at)
+        plan = self._plan(steps, spend, at)
+        unit = self._unit_facts()
+        found = (
+            self.account.unfinished(plan.event, spend, at, unit=unit, label=label)
+            if resume
+            else None
+        )
+        if found is None:
+            self.account.require(spend, at)
+        if not _is_frame(self.__source):
+            _rows.require_form(self.__source, self.schema, self.unit)
+        reservation = found or self.account.reserve(
+            plan.event,
+            spend,
+            at,
+            unit=unit,
+            label=label,
+            meta={
+                **(meta or {}),
+                "steps": plan.describe(),
+                "sampling_seed": secrets.randbits(63),
+            },
+        )
+        block = Block(self, reservation, plan)
+        try:
+            if isinstance(plan.steps[0], Discover):
+                block.discover()
+            yield block
+        except BaseException:
+            with contextlib.suppress(Exception):
+                reservation.void()
+            raise
+        reservation.commit()
+
+    def _plan(self, steps: Sequence[Step], epsilon: Fraction, delta: Fraction) -> Plan:
+        if not steps or not isinstance(steps[0], Discover):
+            share = DISCOVERY_SHARE / (1 - DISCOVERY_SHARE)
+            steps = (*self.discovery(sum(step.weight for step in steps) * share), *steps)
+        return make_plan(steps, self.unit, epsilon, delta)
+
+    def _unit_facts(self) -> dict[str, Any]:
+        return {**self.unit.to_json(), "audit_share": self.audit_share}
+
+    def fit(self, synthesizer: Recipe[M], *, epsilon: Number, delta: Number | None = None) -> M:
+        """Fit a model, spending ``epsilon`` of the account on its steps and on discovery.
+
+        Charges: epsilon and delta, in full, before a row is read.
+        """
+        steps = synthesizer.steps(len(self.schema.modelled))
+        with self.reserve(
+            steps, epsilon=epsilon, delta=delta, label=f"fit {synthesizer.name}"
+        ) as block:
+            return synthesizer.run(block)
+
+    def discover(self, *, epsilon: Number, delta: Number | None = None) -> Domain:
+        """Find what the schema leaves open, by itself.
+
+        Charges: epsilon and delta, unless nothing is open.
+        """
+        step = self.discovery(1.0)
+        if not step:
+            return self.domain
+        with self.reserve(step, epsilon=epsilon, delta=delta, label="discover") as block:
+            return block.domain
+
+    def measure(
+        self,
+        cliques: Sequence[Clique],
+        *,
+        epsilon: Number,
+        delta: Number | None = None,
+        coarse: Coarse | None = None,
+    ) -> list[Measurement]:
+        """Return noisy marginals, as a block of one step; see :meth:`Block.measure`.
+
+        Charges: epsilon and delta.
+        """
+        steps = (Measure(len(cliques), 1.0),)
+        with self.reserve(steps, epsilon=epsilon, delta=delta, label="measure") as block:
+            return block.measure(cliques, coarse)
+
+    def select(
+        self,
+        candidates: Mapping[Clique, NDArray[np.int64]],
+        eligible: Callable[[tuple[Clique, ...]], Collection[Clique]],
+        *,
+        rounds: int,
+        epsilon: Number,
+        delta: Number | None = None,
+    ) -> tuple[Clique, ...]:
+        """Choose marginals a model answers badly, as a block of one step.
+
+        Charges: epsilon and delta; see :meth:`Block.select`.
+        """
+        steps = (Select(rounds, 1.0),)
+        with self.reserve(steps, epsilon=epsilon, delta=delta, label="select") as block:
+            return block.select(candidates, eligible)
+
+    def train(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: DP-SGD is not in this version.
+
+        Charges: nothing.
+        """
+        raise InvalidRequest(
+            "Training by DP-SGD was asked for.",
+            "This version of dpsynth has marginal mechanisms only.",
+            "Fit MST or Independent.",
+        )
+
+    def audit(
+        self,
+        statistics: Sequence[RecordScore],
+        answers: Mapping[Clique, NDArray[np.int64]],
+        *,
+        about: str,
+        epsilon: Number,
+        delta: Number | None = None,
+    ) -> Audited:
+        """Attack a finished table, as a block of one step; see :meth:`Block.audit`.
+
+        Charges: epsilon and delta.
+        """
+        steps = (Audit(len(statistics), len(answers), 1.0),)
+        with self.reserve(steps, epsilon=epsilon, delta=delta, label="audit") as block:
+            return block.audit(statistics, answers, about=about)
+
+    def inspect(self, question: Callable[[Exposed], T], *, purpose: str) -> T:
+        """Answer a custodian's exact question; what it returns is private and never published.
+
+        The inspection is written into the ledger before a row is read.
+
+        Charges: nothing, since nothing of the answer may leave the custodian.
+        """
+        domain = self.domain
+        self.account.record("inspect", {"purpose": purpose})
+        coded = self._coded()
+        train, _ = coded.records(domain, TRAIN)
+        audit_in, audit_in_units = coded.records(domain, AUDIT_IN)
+        held_out, held_out_units = coded.records(domain, HELD_OUT)
+        return question(
+            Exposed(domain, train, audit_in, audit_in_units, held_out, held_out_units)
+        )
+
+    # -- rows: for blocks of this vault only -----------------------------------------------------
+
+    def _settle(self, domain: Domain) -> None:
+        self.__domain = domain
+
+    def _kept(self) -> _rows.Kept:
+        if self.__kept is None:
+            frame = _rows.read(self.__source, _rows.needed_columns(self.schema, self.unit))
+            self.__kept = _rows.keep(
+                frame,
+                self.unit,
+                share=self.audit_share,
+                rows_key=self.account.key("rows kept of a unit"),
+                coins_key=self.account.key("audit coins"),
+            )
+        return self.__kept
+
+    def _coded(self) -> _rows.Coded:
+        if self.__coded is None:
+            kept = self._kept()
+            self.__coded = _rows.Coded(self.domain.encode(kept.frame), kept.units, kept.roles)
+            self.__kept = None
+        return self.__coded
+
+    def _training(self) -> dict[str, NDArray[np.int32]]:
+        if self.__train is None:
+            self.__train = self._coded().part(TRAIN, AUDIT_IN)
+        return self.__train
+
+
+def discovery_step(schema: Schema, weight: float) -> tuple[Discover, ...]:
+    """Return the Discover step that a schema needs: one, or none if all is declared."""
+    ranges = sum(range_grid(schema.columns[name]) is not None for name in schema.undeclared)
+    categories = len(schema.undeclared) - ranges
+    return (Discover(categories, ranges, weight),) if schema.undeclared else ()
+
+
+def _is_frame(source: _rows.Source) -> bool:
+    return not isinstance(source, str) and hasattr(source, "columns")
