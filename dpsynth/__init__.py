@@ -1,0 +1,27 @@
+"""Differentially private synthesis of tables: charged first, attacked always.
+
+Importing this package is quick: numerics of the account, learners and readers load when needed.
+"""
+
+from dpsynth._version import __version__ as __version__
+from dpsynth.attacks import Attack as Attack
+from dpsynth.marginal import MST as MST
+from dpsynth.marginal import Independent as Independent
+from dpsynth.release import Release as Release
+from dpsynth.schema import Boolean as Boolean
+from dpsynth.schema import Categorical as Categorical
+from dpsynth.schema import Date as Date
+from dpsynth.schema import Datetime as Datetime
+from dpsynth.schema import Drop as Drop
+from dpsynth.schema import Integer as Integer
+from dpsynth.schema import Key as Key
+from dpsynth.schema import Open as Open
+from dpsynth.schema import Real as Real
+from dpsynth.schema import Schema as Schema
+from dpsynth.synthesizer import Model as Model
+from dpsynth.synthesizer import Synthesizer as Synthesizer
+from dpsynth.vault import Person as Person
+from dpsynth.vault import Row as Row
+from dpsynth.vault import Vault as Vault
+from dpsynth_accounting import Budget as Budget
+from dpsynth_accounting import Ledger as Ledger

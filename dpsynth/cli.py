@@ -89,7 +89,7 @@ def check(
 ) -> None:
     """Compare a table with its schema, exactly. For the custodian's eyes only."""
     from dpsynth.recipe import Recipe
-    from dpsynth.release import check_table
+    from dpsynth._check import check_table
 
     report = check_table(Recipe.load(recipe), table)
     if as_json:

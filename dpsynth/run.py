@@ -140,7 +140,13 @@ def run_recipe(
             drawn = model.sample(rows, rng=np.random.default_rng(seed))
             progress.update(task, advance=1, description="attacking the table")
             release = Release.from_block(
-                block, vault, model, drawn, target=recipe.target, seed=seed + 1
+                block,
+                vault,
+                model,
+                drawn,
+                target=recipe.target,
+                seed=seed + 1,
+                reservations=(block.identity,),
             )
         progress.update(task, advance=1, description="writing the release")
         where = internal or internal_folder(out)

@@ -13,7 +13,6 @@ exact copy, which is what a memorisation check is for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +37,8 @@ _FAR = np.iinfo(np.int32).max
 class Gower:
     """Gower's distance over one domain, in whole numbers.
 
-    Two rows at distance ``d`` here are at Gower's distance ``d / unit``, exactly if
-    ``scale`` is a multiple of every ``ordered - 1``; else each column's part is rounded to the grid.
+    Two rows at distance ``d`` here are at Gower's distance ``d / unit``: exactly if
+    ``scale`` is a multiple of every ``ordered - 1``, else each column's part is rounded to a grid.
 
     Args:
         domain: The columns of the rows, in order.
@@ -120,13 +119,6 @@ def _positions(size: int, ordered: int, scale: int) -> NDArray[np.int64]:
     return np.where(codes < ordered, inside, (codes - ordered + 2) * scale)
 
 
-@dataclass(frozen=True, eq=False)
-class _Leaf:
-    """A block of similar reference rows, as positions (columns, rows)."""
-
-    rows: NDArray[np.int32]
-
-
 class Neighbours:
     """An index of reference rows that gives exact nearest distances.
 
@@ -147,17 +139,12 @@ class Neighbours:
         kept = _distinct(reference, MOST_NEIGHBOURS)
         placed = self.gower.place(kept)
         parts = _split(placed, self.gower.scale) if len(kept) else []
-        self._leaves = [_Leaf(np.ascontiguousarray(placed[:, part])) for part in parts]
-        self._bounds = [
-            _bounds(table, [kept[part, j] for part in parts], self.gower.scale)
+        self._leaves = [np.ascontiguousarray(placed[:, part]) for part in parts]
+        self._bounds = {
+            j: _bounds(table, [kept[part, j] for part in parts], self.gower.scale)
             for j, table in enumerate(self.gower.positions)
             if table.size * len(parts) <= _BOUND_CELLS
-        ]
-        self._bounded = [
-            j
-            for j, table in enumerate(self.gower.positions)
-            if table.size * len(parts) <= _BOUND_CELLS
-        ]
+        }
 
     def distances(self, queries: NDArray[np.int32], k: int = 1) -> NDArray[np.int64]:
         """Return each query's distances to its ``k`` nearest reference rows, nearest first.
@@ -198,7 +185,7 @@ class Neighbours:
             return best
         placed = self.gower.place(rows)
         bound = np.zeros((len(rows), len(self._leaves)), dtype=np.int32)
-        for j, table in zip(self._bounded, self._bounds, strict=True):
+        for j, table in self._bounds.items():
             bound += table[rows[:, j]]
         every = np.arange(len(rows))
         for _ in range(min(_WARM, len(self._leaves))):
@@ -223,7 +210,7 @@ class Neighbours:
         """Compare some queries with every row of a block and keep what is nearer."""
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
-            far = self.gower.between(placed[:, batch], self._leaves[leaf].rows)
+            far = self.gower.between(placed[:, batch], self._leaves[leaf])
             if best.shape[1] == 1:
                 best[batch, 0] = np.minimum(best[batch, 0], far.min(axis=1))
                 continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,6 @@ class Interval:
     low: float
     high: float
     level: float
-
-    def to_json(self) -> dict[str, float]:
-        """Return the interval as plain JSON data."""
-        return {"low": self.low, "high": self.high, "level": self.level}
 
 
 def wilson(successes: float, trials: int, level: float = 0.95) -> Interval:
@@ -165,10 +160,6 @@ class TprAtFpr:
     interval: Interval
     threshold: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the figure as plain JSON data."""
-        return {**vars(self), "interval": self.interval.to_json()}
-
 
 def tpr_at_fpr(curve: Roc, target: float, level: float = 0.95) -> TprAtFpr:
     """Return the true-positive rate at a false-positive rate, without interpolation.
@@ -194,14 +185,8 @@ class Auc:
     value: float
     interval: Interval
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the figure as plain JSON data."""
-        return {"value": self.value, "interval": self.interval.to_json()}
 
-
-def auc(
-    members: NDArray[np.float64], others: NDArray[np.float64], level: float = 0.95
-) -> Auc:
+def auc(members: NDArray[np.float64], others: NDArray[np.float64], level: float = 0.95) -> Auc:
     """Return the probability that a member scores above a non-member, ties counted half.
 
     The interval is DeLong's (DeLong, DeLong, Clarke-Pearson 1988, section 2), computed from
@@ -223,9 +208,7 @@ def auc(
     return Auc(value, Interval(max(value - half, 0.0), min(value + half, 1.0), level))
 
 
-def smallest_excess(
-    variance: float, units: float, *, alpha: float, power: float = 0.8
-) -> float:
+def smallest_excess(variance: float, units: float, *, alpha: float, power: float = 0.8) -> float:
     """Return the least excess rate that a one-sided test of two equal sides would find.
 
     The test compares hits ``a`` of units that are in with hits ``h`` of units held out, at about

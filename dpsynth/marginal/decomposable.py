@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import cg
 
 from dpsynth.marginal.factor import Clique
 from dpsynth.marginal.junction import JunctionTree
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
 
@@ -87,10 +88,10 @@ def solve(tree: JunctionTree, observed: Mapping[Clique, Observed], total: float)
     return Solution(shaped, bound, steps)
 
 
-def _agreements(
-    tables: Sequence[Observed], links: Sequence[tuple[int, int, Clique]]
-) -> sparse.csr_array:
+def _agreements(tables: Sequence[Observed], links: Sequence[tuple[int, int, Clique]]) -> csr_array:
     """One row a separator cell (child minus parent, to be 0), then one for the root's sum."""
+    from scipy.sparse import csr_array  # Here, so that importing dpsynth stays quick.
+
     starts = np.cumsum([0] + [o.values.size for o in tables])
     rows, places, signs, row = [], [], [], 0
     for child, parent, separator in links:
@@ -105,7 +106,7 @@ def _agreements(
     places.append(np.arange(root))
     signs.append(np.ones(root))
     index = (np.concatenate(rows), np.concatenate(places))
-    return sparse.csr_array((np.concatenate(signs), index), shape=(row + 1, int(starts[-1])))
+    return csr_array((np.concatenate(signs), index), shape=(row + 1, int(starts[-1])))
 
 
 def _separator_cells(table: Observed, separator: Clique) -> tuple[NDArray[np.int64], int]:
@@ -121,7 +122,7 @@ def _separator_cells(table: Observed, separator: Clique) -> tuple[NDArray[np.int
 class _Programme:
     """Minimise sum (x - values)^2 / (2 variance), x >= 0, agreements @ x = (0, .., 0, total)."""
 
-    agreements: sparse.csr_array
+    agreements: csr_array
     values: Array
     variance: Array
     total: float
@@ -168,11 +169,14 @@ class _Programme:
         return cells, value, MOST_STEPS
 
     def _direction(self, cells: Array, slope: Array, error: float) -> Array:
+        from scipy.sparse import diags_array
+        from scipy.sparse.linalg import cg
+
         # Cells at zero count a little, less and less: a separator cell without support would make
         # the system singular, and exact zeros at the end keep the convergence superlinear.
         weights = self.variance * np.where(cells > 0, 1.0, min(1e-2, error))
         hessian = (self.agreements * weights[None, :]) @ self.agreements.T
         diagonal = np.maximum(hessian.diagonal(), np.finfo(np.float64).tiny)
-        scaling = sparse.diags_array(1.0 / diagonal)
+        scaling = diags_array(1.0 / diagonal)
         direction, _ = cg(hessian, slope, rtol=min(1e-2, error), atol=0.0, M=scaling, maxiter=2000)
         return np.asarray(direction)

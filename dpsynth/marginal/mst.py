@@ -42,10 +42,10 @@ class MST:
     (Measure(marginals=1, weight=1.0),)
     """
 
-    one_way: float = 0.3
-    selection: float = 0.1
-    pairs: float = 0.6
-    bins: int = 32
+    one_way: float = 0.5
+    selection: float = 0.05
+    pairs: float = 0.45
+    bins: int = 64
 
     def __post_init__(self) -> None:
         """Refuse shares and bins that make no plan."""
@@ -61,7 +61,7 @@ class MST:
             raise InvalidRequest(
                 f"MST was asked for with bins = {self.bins}.",
                 "A column needs at least 2 coarse codes.",
-                "Give 2 or more; 32 is the default.",
+                "Give 2 or more; 64 is the default.",
             )
 
     @property

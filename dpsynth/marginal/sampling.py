@@ -115,6 +115,9 @@ def refine(coarse: Codes, codes: Codes, shares: Array, *, rng: np.random.Generat
     for label in range(int(codes.max()) + 1):
         rows = np.flatnonzero(coarse == label)
         inside = np.flatnonzero(codes == label)
+        if inside.size == 1:
+            fine[rows] = inside[0]
+            continue
         chosen = assign(np.zeros(rows.size, dtype=np.int64), shares[None, inside], rng=rng)
         fine[rows] = inside[chosen]
     return fine

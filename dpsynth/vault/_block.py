@@ -80,6 +80,21 @@ class RecordScore(Protocol):
 
 
 @dataclass(frozen=True)
+class Statistic:
+    """A record score as the audit counts it: one count a unit.
+
+    Attributes:
+        of: The score.
+        first_row: Whether a unit counts by its first kept row alone, as a rate over records
+            needs. Otherwise it counts if any of its rows reaches the threshold, as an attack
+            needs, since all rows of a unit share one coin.
+    """
+
+    of: RecordScore
+    first_row: bool = False
+
+
+@dataclass(frozen=True)
 class Counted:
     """How many units have a row whose score reaches a threshold, on either side of the coin.
 
@@ -277,20 +292,19 @@ class Block:
 
     def audit(
         self,
-        statistics: Sequence[RecordScore],
+        statistics: Sequence[Statistic],
         answers: Mapping[Clique, NDArray[np.int64]],
         *,
         about: str,
+        coarse: Coarse | None = None,
     ) -> Audited:
         """Attack a finished table: noisy counts of units over thresholds, and one distance.
-
-        A unit counts for a statistic if any of its rows reaches the threshold, since all its rows
-        share one coin.
 
         Args:
             statistics: As many as the plan's Audit step declares.
             answers: The table's marginals in rows, as int64; as many as the step declares.
             about: Digest of the table, which names the request.
+            coarse: As in :meth:`measure`, for the distance.
 
         Charges: the plan's next Audit step.
         """
@@ -298,10 +312,13 @@ class Block:
         if (len(statistics), len(answers)) != (step.statistics, step.marginals):
             raise self._refused("An audit was to answer more or less than was declared.")
         for clique, model in answers.items():
-            if model.shape != self._shape(clique, None) or model.dtype != np.int64:
+            if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
                 raise self._refused("A table's answer was not an int64 array of its clique's shape.")
-        names = [[each.name, float(each.threshold)] for each in statistics]
-        request = digest({"audit": about, "of": names, "cliques": [list(c) for c in answers]})
+        names = [[s.of.name, float(s.of.threshold), s.first_row] for s in statistics]
+        cliques = [list(clique) for clique in answers]
+        request = digest(
+            {"audit": about, "of": names, "cliques": cliques, "coarse": _named(coarse)}
+        )
         parts = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
         count_noise = parts[0].sigma2 if statistics else Fraction(1)
         distance_noise = parts[-1].sigma2 if answers else Fraction(1)
@@ -318,14 +335,14 @@ class Block:
             noisy = exact + _noise.discrete_gaussian(count_noise, exact.shape)
             far = None
             if answers:
-                total = sum(self._distances(answers, None).values())
+                total = sum(self._distances(answers, coarse).values())
                 far = total + int(_noise.discrete_gaussian(distance_noise, (1,))[0])
             return canonical({"counts": noisy.tolist(), "distance": far})
 
         found = json.loads(self._answer(index, 0, request, draw))
         sigma = math.sqrt(float(count_noise))
         counts = tuple(
-            Counted(each.name, found["counts"][0][i], found["counts"][1][i], sigma)
+            Counted(each.of.name, found["counts"][0][i], found["counts"][1][i], sigma)
             for i, each in enumerate(statistics)
         )
         return Audited(counts, found["distance"], math.sqrt(float(distance_noise)))
@@ -439,14 +456,17 @@ def _frequent(
 
 
 def _units_over(
-    statistic: RecordScore, records: NDArray[np.int32], units: NDArray[np.int64]
+    statistic: Statistic, records: NDArray[np.int32], units: NDArray[np.int64]
 ) -> int:
-    """Return how many units have a record whose score reaches the statistic's threshold."""
+    """Return how many units count for a statistic."""
+    if statistic.first_row:
+        _, first = np.unique(units, return_index=True)
+        records, units = records[first], units[first]
     if not len(records):
         return 0
-    scores = np.asarray(statistic.score(records))
-    _require_record_score(statistic, records, scores)
-    return int(len(np.unique(units[scores >= statistic.threshold])))
+    scores = np.asarray(statistic.of.score(records))
+    _require_record_score(statistic.of, records, scores)
+    return len(np.unique(units[scores >= statistic.of.threshold]))
 
 
 def _require_record_score(

@@ -177,6 +177,23 @@ def read(source: Source, columns: tuple[str, ...]) -> pd.DataFrame:
     )[list(columns)]
 
 
+def load_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a table that is no vault's: for tools that work on tables their user holds.
+
+    Raises:
+        InvalidRequest: The file is no table, or lacks a column.
+    """
+    names = column_names(path)
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise InvalidRequest(
+            f"The table {os.fspath(path)} was to be read.",
+            f"It lacks the columns {', '.join(map(repr, missing))}.",
+            "Give a table with all the columns of the schema.",
+        )
+    return read(path, columns)
+
+
 def keep(
     frame: pd.DataFrame, unit: _bound.Unit, *, share: float, rows_key: bytes, coins_key: bytes
 ) -> Kept:

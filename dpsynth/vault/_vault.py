@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dpsynth.domain import Domain, range_grid, resolve
 from dpsynth.schema import Schema
 from dpsynth.vault import _rows
-from dpsynth.vault._block import Audited, Block, Clique, Coarse, RecordScore
+from dpsynth.vault._block import Audited, Block, Clique, Coarse, Statistic
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
 from dpsynth.vault._plan import (
     Audit,
@@ -304,6 +304,7 @@ class Vault:
         rounds: int,
         epsilon: Number,
         delta: Number | None = None,
+        coarse: Coarse | None = None,
     ) -> tuple[Clique, ...]:
         """Choose marginals a model answers badly, as a block of one step.
 
@@ -311,7 +312,7 @@ class Vault:
         """
         steps = (Select(rounds, 1.0),)
         with self.reserve(steps, epsilon=epsilon, delta=delta, label="select") as block:
-            return block.select(candidates, eligible)
+            return block.select(candidates, eligible, coarse)
 
     def train(self, *_: object, **__: object) -> NoReturn:
         """Refuse: DP-SGD is not in this version.
@@ -326,12 +327,13 @@ class Vault:
 
     def audit(
         self,
-        statistics: Sequence[RecordScore],
+        statistics: Sequence[Statistic],
         answers: Mapping[Clique, NDArray[np.int64]],
         *,
         about: str,
         epsilon: Number,
         delta: Number | None = None,
+        coarse: Coarse | None = None,
     ) -> Audited:
         """Attack a finished table, as a block of one step; see :meth:`Block.audit`.
 
@@ -339,7 +341,7 @@ class Vault:
         """
         steps = (Audit(len(statistics), len(answers), 1.0),)
         with self.reserve(steps, epsilon=epsilon, delta=delta, label="audit") as block:
-            return block.audit(statistics, answers, about=about)
+            return block.audit(statistics, answers, about=about, coarse=coarse)
 
     def inspect(self, question: Callable[[Exposed], T], *, purpose: str) -> T:
         """Answer a custodian's exact question; what it returns is private and never published.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import tomllib
@@ -147,6 +148,17 @@ def test_pages_that_code_names_exist() -> None:
 
 def test_public_names() -> None:
     assert {name for name in PUBLIC_NAMES if not hasattr(dpsynth, name)} == set()
+
+
+def test_entry_points_lead_somewhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    points = dict(project["scripts"])
+    for group in project["entry-points"].values():
+        points |= group
+    assert "mst" in points
+    for target in points.values():
+        module, _, name = target.partition(":")
+        assert hasattr(importlib.import_module(module), name), target
 
 
 def test_extra_all_holds_every_extra_but_those_for_developers() -> None:

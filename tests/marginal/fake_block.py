@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.vault._plan import Measure, Measurement, Select, Step
+from dpsynth.domain import Domain
+from dpsynth.vault import Measure, Measurement, Select, Step
 
 Clique = tuple[str, ...]
 Coarse = Mapping[str, NDArray[np.int64]]
@@ -23,7 +24,7 @@ Coarse = Mapping[str, NDArray[np.int64]]
 class FakeBlock:
     """Answers a declared plan from integer codes, splitting ``mu`` squared by weight."""
 
-    domain: Any
+    domain: Domain
     data: Mapping[str, NDArray[np.int64]]
     steps: tuple[Step, ...]
     mu: float
@@ -31,9 +32,7 @@ class FakeBlock:
     log: list[tuple[str, Any]] = field(default_factory=list)
     taken: int = 0
 
-    def measure(
-        self, cliques: Sequence[Clique], coarse: Coarse | None = None
-    ) -> list[Measurement]:
+    def measure(self, cliques: Sequence[Clique], coarse: Coarse | None = None) -> list[Measurement]:
         step = self._next(Measure)
         if len(cliques) != step.marginals:
             raise ValueError("the step declared another number of marginals")

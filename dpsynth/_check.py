@@ -1,0 +1,146 @@
+"""Exact validation of a table against its schema: for the custodian's eyes, never published."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dpsynth.codec import BooleanCodec, numbers_of, text_of
+from dpsynth.recipe import Recipe
+from dpsynth.schema import (
+    Boolean,
+    Categorical,
+    Column,
+    Date,
+    Datetime,
+    Integer,
+    Open,
+    Real,
+    Schema,
+    number_of,
+)
+from dpsynth.vault import Person, load_table, needed_columns, require_form
+from dpsynth_accounting import Ledger
+
+
+@dataclass(frozen=True)
+class ColumnCheck:
+    """What encoding will do to the values of one column, as exact numbers of rows.
+
+    Attributes:
+        name: The column.
+        missing: Missing values, which become missing or the default.
+        missing_allowed: Whether the schema has a place for them.
+        unreadable: Values that are not of the type; they are treated as missing.
+        outside: Values outside the bounds or categories; clipped, or put into ``other``.
+    """
+
+    name: str
+    missing: int
+    missing_allowed: bool
+    unreadable: int
+    outside: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every value has a faithful code."""
+        return not (self.unreadable or self.outside or (self.missing and not self.missing_allowed))
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Exact figures from private rows: do not publish.
+
+    Attributes:
+        rows: Number of rows.
+        without_id: Rows without a person's id, which are dropped.
+        over_bound: Rows beyond the bound of their person, which are dropped.
+        columns: One entry a modelled column.
+    """
+
+    rows: int
+    without_id: int
+    over_bound: int
+    columns: tuple[ColumnCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing will be altered or dropped."""
+        return not self.without_id and all(column.ok for column in self.columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON data."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def text(self) -> str:
+        """Return one line a finding."""
+        lines = [f"{self.rows} rows"]
+        if self.without_id:
+            lines.append(f"{self.without_id} rows without a person's id will be dropped")
+        if self.over_bound:
+            lines.append(f"{self.over_bound} rows beyond the bound of their person will be dropped")
+        for each in self.columns:
+            if each.ok:
+                continue
+            parts = [f"{each.unreadable} unreadable"] if each.unreadable else []
+            parts += [f"{each.outside} outside the declared values"] if each.outside else []
+            if each.missing and not each.missing_allowed:
+                parts.append(f"{each.missing} missing where none is allowed")
+            lines.append(f"{each.name}: {', '.join(parts)}")
+        if self.ok:
+            lines.append("every value has a faithful place in the schema")
+        return "\n".join(lines)
+
+
+def check_table(recipe: Recipe, table: str | os.PathLike[str]) -> CheckReport:
+    """Compare a file with a recipe's schema and unit, exactly.
+
+    The inspection is noted in the ledger, if the account is open already, before a row is read.
+
+    Charges: nothing, since its figures may not leave the custodian.
+    """
+    require_form(table, recipe.schema, recipe.unit)
+    if recipe.ledger.exists():
+        ledger = Ledger(recipe.ledger)
+        if recipe.account in ledger.accounts():
+            ledger.existing(recipe.account).record("inspect", {"purpose": "check of a table"})
+    frame = load_table(table, needed_columns(recipe.schema, recipe.unit))
+    without_id = over = 0
+    if isinstance(recipe.unit, Person):
+        ids = pd.Series(text_of(frame[recipe.unit.column]), dtype=object)
+        without_id = int(ids.isna().sum())
+        over = int((ids.value_counts() - recipe.unit.rows).clip(lower=0).sum())
+    return CheckReport(len(frame), without_id, over, check(recipe.schema, frame))
+
+
+def check(schema: Schema, frame: pd.DataFrame) -> tuple[ColumnCheck, ...]:
+    """Return what encoding will do to each modelled column of a frame."""
+    return tuple(_column(n, schema.columns[n], frame[n]) for n in schema.modelled)
+
+
+def _column(name: str, column: Column, values: pd.Series) -> ColumnCheck:
+    texts = pd.Series(text_of(values), dtype=object)
+    missing = texts.isna()
+    unreadable = outside = np.zeros(len(texts), dtype=bool)
+    match column:
+        case Categorical(categories=categories):
+            outside = (~texts.isin([str(each) for each in categories]) & ~missing).to_numpy()
+        case Boolean():
+            codes = BooleanCodec(0, True).encode(values)
+            unreadable = (codes == 2) & ~missing.to_numpy()
+        case Integer() | Real() | Date() | Datetime():
+            kind = type(column).__name__.lower()
+            numbers, known = numbers_of(values, kind)  # type: ignore[arg-type]
+            unreadable = ~known & ~missing.to_numpy()
+            if column.lower is not None and column.upper is not None:
+                low, high = number_of(column.lower), number_of(column.upper)
+                outside = known & ((numbers < low) | (numbers > high))
+        case Open():
+            pass
+    return ColumnCheck(
+        name, int(missing.sum()), column.missing, int(unreadable.sum()), int(outside.sum())
+    )

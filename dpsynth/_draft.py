@@ -1,0 +1,104 @@
+"""A first schema for a table: guesses for a person to confirm, made by reading private rows."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pandas as pd
+
+from dpsynth.codec import BooleanCodec, numbers_of, text_of
+from dpsynth.schema import toml
+from dpsynth.vault import column_names, load_table
+
+_FEW = 40  # up to so many distinct texts are guessed to be a closed list
+_HEADER = """\
+# A draft, made by reading the private table: keep it with the table until you have been through it.
+# Confirm each column from PUBLIC knowledge (a codebook, a form, a law), not from what this draft
+# saw: correct it, say where the fact comes from (source = "..."), who vouches for it
+# (attested_by = "..."), and set confirmed = true. What is not public: remove the bounds, or use
+# type = "open"; it is then found privately, for a price. Types: categorical, open, integer, real,
+# date, datetime, boolean, drop, key.
+format_version = 1
+"""
+
+
+def draft(table: str | os.PathLike[str]) -> str:
+    """Return a schema file's text, with every guess marked ``confirmed = false``.
+
+    Raises:
+        InvalidRequest: The file is no table.
+    """
+    names = column_names(table)
+    frame = load_table(table, tuple(names))
+    return _HEADER + "".join(_column(name, frame[name]) for name in names)
+
+
+def _column(name: str, values: pd.Series) -> str:
+    texts = pd.Series(text_of(values), dtype=object)
+    known = texts.dropna()
+    facts: dict[str, object] = {"type": "open"}
+    note = "frequent categories are found privately; list them instead if they are public"
+    if known.empty:
+        facts, note = {"type": "drop"}, "no values were seen"
+    elif _looks_like_key(name, known):
+        facts, note = {"type": "key"}, "an identifier? It is replaced by a fresh surrogate"
+    elif (BooleanCodec(0, True).encode(known) != 2).all() and known.nunique() == 2:
+        facts, note = {"type": "boolean"}, "two values that read as true and false"
+    elif (number := _number(values, texts)) is not None:
+        facts, note = number, "are these bounds public? They were rounded outwards from the data"
+    elif (moment := _moment(values, texts)) is not None:
+        facts, note = moment, "are these bounds public? They are whole years around the data"
+    elif known.nunique() <= _FEW:
+        facts = {"type": "categorical", "categories": sorted(known.unique())}
+        note = "is this list public and complete? It was read from the data"
+    if texts.isna().any() and facts["type"] not in ("drop", "key"):
+        facts["missing"] = True
+    lines = [f"{key} = {toml(value)}" for key, value in facts.items()]
+    return "\n".join(["", f"[columns.{toml(name)}]  # {note}", *lines, "confirmed = false", ""])
+
+
+def _looks_like_key(name: str, known: pd.Series) -> bool:
+    distinct = known.nunique()
+    named = name.lower() in ("id", "uuid", "key") or name.lower().endswith(("_id", "id_nr", "uuid"))
+    return bool(distinct > _FEW and (named or (distinct == len(known) and known.str.len().gt(12).all())))
+
+
+def _number(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
+    numbers, readable = numbers_of(values, "real")
+    if not readable[texts.notna().to_numpy()].all():
+        return None
+    found = numbers[readable]
+    found = found[np.isfinite(found)]
+    if not len(found):
+        return None
+    low, high = _outwards(float(found.min())), _outwards(float(found.max()), up=True)
+    if (found == np.rint(found)).all():
+        return {"type": "integer", "lower": int(low), "upper": max(int(high), int(low) + 1)}
+    return {"type": "real", "lower": float(low), "upper": float(high)}
+
+
+def _outwards(bound: float, *, up: bool = False) -> float:
+    """Return a bound moved outwards to one significant digit, so that it is no one's value."""
+    if bound == 0:
+        return 0.0
+    size = 10.0 ** math.floor(math.log10(abs(bound)))
+    moved = (math.ceil if up else math.floor)(bound / size) * size
+    return min(moved, 0.0) if not up and bound > 0 and moved <= size else float(moved)
+
+
+def _moment(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
+    known = texts.dropna()
+    shaped = known.str.fullmatch(r"\d{4}-\d{2}-\d{2}([T ].*)?")
+    if not shaped.all() and not pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return None
+    seconds, readable = numbers_of(values, "datetime")
+    if not readable[texts.notna().to_numpy()].all():
+        return None
+    years = seconds[readable].astype("datetime64[s]").astype("datetime64[Y]").astype(int) + 1970
+    first, last = pd.Timestamp(int(years.min()), 1, 1), pd.Timestamp(int(years.max()), 12, 31)
+    if (seconds[readable] % 86_400 == 0).all():
+        return {"type": "date", "lower": first.date(), "upper": last.date()}
+    end = last.to_pydatetime().replace(hour=23, minute=59, second=59)
+    return {"type": "datetime", "lower": first.to_pydatetime(), "upper": end}
