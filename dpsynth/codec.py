@@ -7,20 +7,32 @@ that row alone. A refusal that depended on a row would be an answer that nobody 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dpsynth.schema import number_of
+
 Kind = Literal["integer", "real", "date", "datetime"]
+Answer = TypeVar("Answer")
 
 MOST_FINE = 512
 """Up to so many possible values, each has a code of its own; beyond, cells of a public grid."""
 
 _UNIFORM = 128  # cells of the uniform part of a grid
 _SECONDS, _DAYS = 1, 86_400
+_LIMIT = 2**62  # whole numbers beyond are clipped, so that int64 arithmetic cannot overflow
+_TOP = 2.0**60  # end of the widest grid of reals
+
+
+# -- values: read one by one, never as an array, since pandas lets rows influence each other ------
 
 
 def text_of(values: pd.Series) -> NDArray[np.object_]:
@@ -28,33 +40,182 @@ def text_of(values: pd.Series) -> NDArray[np.object_]:
 
     Whole floats read as integers, so that a column of 1, 2, 3 has the same categories whether or
     not a missing value made it floating point. Other text is taken as it is, unstripped; the empty
-    string is missing, as in a CSV.
+    string is missing, as in a CSV. Halves of surrogate pairs, which are no Unicode, become "?".
 
     >>> text_of(pd.Series([3.0, None, "a "], dtype=object)).tolist()
     ['3', None, 'a ']
     """
-    objects = values.astype(object).to_numpy(dtype=object)
-    distinct: dict[Any, str | None] = {}
-    out = np.empty(len(objects), dtype=object)
-    for position, value in enumerate(objects):
-        key = (type(value), value)
-        try:
-            out[position] = distinct[key]
-        except KeyError:
-            out[position] = distinct[key] = _text(value)
-        except TypeError:  # unhashable: not worth remembering
-            out[position] = _text(value)
-    return out
+    return np.fromiter(_each(_text, values), dtype=object, count=len(values))
+
+
+def _each(read: Callable[[Any], Answer], values: pd.Series) -> list[Answer]:
+    """Return what ``read`` says of each value, remembered for texts and integers.
+
+    Not for others: equal decimals, floats or moments may differ in what they read as.
+    """
+    told: dict[Any, Answer] = {}
+    answers = []
+    for value in _objects(values):
+        if type(value) is not str and type(value) is not int:
+            answers.append(read(value))
+            continue
+        if value not in told:
+            told[value] = read(value)
+        answers.append(told[value])
+    return answers
+
+
+def _objects(values: pd.Series) -> NDArray[np.object_]:
+    """Return the values as Python objects, whatever array held them."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        # Astype would read integers as floats if any row is missing.
+        table = [*_objects(pd.Series(values.cat.categories)), None]
+        picked = (table[code] for code in values.cat.codes)
+        return np.fromiter(picked, dtype=object, count=len(values))
+    try:
+        return values.to_numpy(dtype=object)
+    except Exception:  # Arrow holds days that Python's calendar does not
+        each = (_object(values, row) for row in range(len(values)))
+        return np.fromiter(each, dtype=object, count=len(values))
+
+
+def _object(values: pd.Series, row: int) -> object:
+    try:
+        return values.iloc[row]
+    except Exception:
+        return None
+
+
+def _absent(value: Any) -> bool:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    try:
+        return bool(value != value)
+    except Exception:  # arrays and signalling NaNs do not compare
+        return False
 
 
 def _text(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value or None
-    if value is None or value is pd.NA or value is pd.NaT or value != value:
+    if not isinstance(value, str):
+        if _absent(value):
+            return None
+        try:
+            if isinstance(value, float | np.floating):
+                value = float(value)
+                value = int(value) if value.is_integer() else value
+            value = str(value)
+        except Exception:  # such as an integer of more digits than Python prints
+            return None
+    if not value.isascii():
+        value = value.encode("utf-8", "replace").decode("utf-8")
+    return value or None
+
+
+def _number(value: Any) -> int | float | None:
+    """Return the number that a value stands for, or None."""
+    if isinstance(value, int | np.integer | np.bool_) and not isinstance(value, np.timedelta64):
+        return int(value)
+    if not isinstance(value, float | np.floating):
+        text = _text(value)
+        if text is None or "_" in text:
+            return None
+        if text in ("True", "False"):
+            return int(text == "True")
+        try:
+            return int(text)
+        except ValueError:
+            value = text
+    try:
+        number = float(value)
+    except ValueError:
         return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+    return None if math.isnan(number) else number
+
+
+def _seconds(value: Any) -> int | None:
+    """Return the UTC seconds since 1970 of a moment, a day, or a text in ISO 8601, or None."""
+    if _absent(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        value = value.to_datetime64()
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[s]").astype(np.int64))
+    if not isinstance(value, date):
+        try:
+            value = datetime.fromisoformat((_text(value) or "").strip())
+        except ValueError:
+            return None
+    return int(number_of(value)) * (_SECONDS if isinstance(value, datetime) else _DAYS)
+
+
+def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return each value as a number, and whether it is one; row-wise, and never an exception.
+
+    Fractions are rounded half to even where whole numbers are wanted, moments down to the second.
+
+    Returns:
+        int64 (integer, date, datetime) or float64 (real) of shape (rows,), and bool (rows,).
+    """
+    if of in ("date", "datetime"):
+        seconds, known = _times_of(values)
+        return np.floor_divide(seconds, _DAYS if of == "date" else _SECONDS), known
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
+        return _plain_numbers(values.to_numpy(), of)
+    found = _each(_number, values)
+    known = np.array([number is not None for number in found], dtype=bool)
+    if of == "real":
+        return np.array([_real(number or 0) for number in found], dtype=np.float64), known
+    return np.array([_whole(number or 0) for number in found], dtype=np.int64), known
+
+
+def _plain_numbers(raw: NDArray[Any], of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Do the same for numpy's own numbers, all at once."""
+    known = np.ones(len(raw), dtype=bool)
+    if raw.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            raw = raw.astype(np.float64)
+        known = ~np.isnan(raw)
+        raw = np.where(known, raw, 0.0)
+        if of == "integer":
+            raw = np.rint(np.clip(raw, -float(_LIMIT), float(_LIMIT)))
+    elif of == "integer":
+        raw = np.minimum(raw, _LIMIT) if raw.dtype == np.uint64 else raw.astype(np.int64)
+        raw = np.maximum(np.minimum(raw.astype(np.int64), _LIMIT), -_LIMIT)
+    return raw.astype(np.float64 if of == "real" else np.int64), known
+
+
+def _whole(number: float) -> int:
+    return round(min(max(number, -_LIMIT), _LIMIT))
+
+
+def _real(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def _times_of(values: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return UTC seconds since 1970, 0 where there is no moment, and whether there is one."""
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
+        raw = values.to_numpy().astype("datetime64[s]")
+        known = ~np.isnat(raw)
+        return np.where(known, raw.astype(np.int64), 0), known
+    found = _each(_seconds, values)
+    known = np.array([second is not None for second in found], dtype=bool)
+    return np.array([second or 0 for second in found], dtype=np.int64), known
+
+
+# -- codecs --------------------------------------------------------------------------------------
+
+
+NO_CATEGORY, NO_VALUE = -1, -2
+"""What :meth:`CategoricalCodec.find` says of a value that is no category, and of a missing one."""
+
+
+def _unpadded(text: str) -> str:
+    """Return a whole number's text without ``.0``; other text as it is."""
+    return text.partition(".")[0] if re.fullmatch(r"-?[0-9]+\.0+", text) else text
 
 
 @dataclass(frozen=True)
@@ -89,12 +250,23 @@ class CategoricalCodec:
     def encode(self, values: pd.Series) -> NDArray[np.int32]:
         """Return int32 codes of shape (rows,)."""
         absent = len(self.texts) if self.missing else self.default
-        unknown = absent if self.fallback < 0 else self.fallback
+        found = self.find(values)
+        found[found == NO_CATEGORY] = absent if self.fallback < 0 else self.fallback
+        found[found == NO_VALUE] = absent
+        return found
+
+    def find(self, values: pd.Series) -> NDArray[np.int32]:
+        """Return the int32 code of each value, or NO_CATEGORY, or NO_VALUE.
+
+        Where a category is a whole number, so is the text 3.0, as a file of floats has it.
+        """
         codes: dict[str | None, int] = {text: code for code, text in enumerate(self.texts)}
-        codes[None] = absent
+        codes[None] = NO_VALUE
         texts = text_of(values)
-        found = (codes.get(text, unknown) for text in texts)
-        return np.fromiter(found, dtype=np.int32, count=len(texts))
+        whole = any(isinstance(v, int) and not isinstance(v, bool) for v in self.values)
+        for text in set(texts) - codes.keys():
+            codes[text] = codes.get(_unpadded(text), NO_CATEGORY) if whole else NO_CATEGORY
+        return np.fromiter((codes[text] for text in texts), dtype=np.int32, count=len(texts))
 
     def decode(self, codes: NDArray[np.int32], rng: np.random.Generator) -> pd.Series:
         """Return the categories of codes, in the categories' own type."""
@@ -145,11 +317,10 @@ class BooleanCodec:
     def encode(self, values: pd.Series) -> NDArray[np.int32]:
         """Return int32 codes of shape (rows,)."""
         absent = 2 if self.missing else self.default
-        codes = np.full(len(values), absent, dtype=np.int32)
-        texts = pd.Series(text_of(values), dtype=object).fillna("").str.strip().str.lower()
-        codes[texts.isin(self._TRUE).to_numpy()] = 1
-        codes[texts.isin(self._FALSE).to_numpy()] = 0
-        return codes
+        words = dict.fromkeys(self._TRUE, 1) | dict.fromkeys(self._FALSE, 0)
+        texts = (_unpadded((text or "").strip().lower()) for text in text_of(values))
+        found = (words.get(text, absent) for text in texts)
+        return np.fromiter(found, dtype=np.int32, count=len(values))
 
     def decode(self, codes: NDArray[np.int32], rng: np.random.Generator) -> pd.Series:
         """Return booleans; nullable ones if missing values are allowed."""
@@ -205,35 +376,43 @@ class NumericCodec:
     def encode(self, values: pd.Series) -> NDArray[np.int32]:
         """Return int32 codes of shape (rows,): clipped to the bounds, the unreadable missing."""
         numbers, known = numbers_of(values, self.of)
-        starts = np.array(self.starts, dtype=numbers.dtype)
+        absent = len(self.starts) if self.missing else self._cells(np.array([self.default]))[0]
+        return np.where(known, self._cells(numbers), absent).astype(np.int32)
+
+    def _cells(self, numbers: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the cell of each number, the nearest for those outside the bounds."""
+        starts: NDArray[Any] = np.array(self.starts, dtype=self._dtype)
         if self.step is not None:
-            # Values are declared on a lattice: move each to it, or 0.1 + 0.2 would miss its cell.
-            low = float(self.starts[0])
-            numbers = low + np.rint((numbers - low) / self.step) * self.step
-            starts = starts - self.step / 2
-        clipped = np.clip(numbers, self.starts[0], self.upper)
-        codes = np.searchsorted(starts, clipped, side="right") - 1
-        absent: int | NDArray[np.int64] = len(self.starts)
-        if not self.missing:
-            absent = np.searchsorted(starts, self.default, side="right") - 1
-        return np.where(known, np.maximum(codes, 0), absent).astype(np.int32)
+            # Values are declared on a lattice: count steps, or 0.1 + 0.2 would miss its cell.
+            numbers, starts = self._places(numbers, self.step), self._places(starts, self.step)
+        return np.clip(np.searchsorted(starts, numbers, side="right") - 1, 0, len(starts) - 1)
+
+    @property
+    def _dtype(self) -> type[np.int64 | np.float64]:
+        return np.float64 if self.of == "real" else np.int64
+
+    def _places(self, numbers: NDArray[Any], step: float) -> NDArray[np.int64]:
+        """Return how many steps above the lower bound a number lies."""
+        inside = np.clip(numbers, self.starts[0], self.upper)
+        return np.rint((inside - self.starts[0]) / step).astype(np.int64)
 
     def decode(self, codes: NDArray[np.int32], rng: np.random.Generator) -> pd.Series:
         """Return values drawn uniformly inside each code's cell, in the column's own type."""
         gone = codes == len(self.starts)
         cell = np.minimum(codes, len(self.starts) - 1)
-        if self.of == "real":
-            ends = np.append(self.starts[1:], self.upper).astype(np.float64)
-            low = np.array(self.starts, dtype=np.float64)
-            numbers = low[cell] + rng.random(len(cell)) * (ends - low)[cell]
-            if self.step is not None:
-                lattice = low[0] + np.floor((numbers - low[0]) / self.step + 1e-9) * self.step
-                digits = max(0, -math.floor(math.log10(self.step)) + 6)
-                numbers = np.round(np.maximum(lattice, low[cell]), digits)
-            return _typed(np.clip(numbers, low[0], self.upper), gone, self.of, self.missing)
-        low_ = np.array(self.starts, dtype=np.int64)
-        ends_ = np.append(self.starts[1:], int(self.upper) + 1).astype(np.int64)
-        whole = rng.integers(low_[cell], ends_[cell])
+        starts: NDArray[Any] = np.array(self.starts, dtype=self._dtype)
+        if self.of == "real" and self.step is None:
+            low, end = starts[cell], np.append(starts[1:], self.upper)[cell]
+            drawn = low + rng.random(len(cell)) * (end - low)
+            # The end belongs to the next cell; rounding may reach it where a cell is one value.
+            drawn = np.maximum(np.minimum(drawn, np.nextafter(end, -np.inf)), low)
+            return _typed(drawn, gone, self.of, self.missing)
+        if self.step is not None:
+            starts = self._places(starts, self.step)
+        top = int(self.upper) if self.step is None else int(starts[-1])
+        whole = rng.integers(starts[cell], np.append(starts[1:], top + 1)[cell])
+        if self.step is not None:
+            whole = np.minimum(_lattice(float(self.starts[0]), whole, self.step), self.upper)
         return _typed(whole, gone, self.of, self.missing)
 
     def label(self, code: int) -> str:
@@ -241,13 +420,18 @@ class NumericCodec:
         if code >= len(self.starts):
             return "(missing)"
         low = self.starts[code]
-        last = code + 1 == len(self.starts)
-        high = self.upper if last else self.starts[code + 1]
+        high = self.starts[code + 1] if code + 1 < len(self.starts) else None
         if self.of == "real":
-            return f"{low:.6g}" if high == low else f"[{low:.6g}, {high:.6g})"
-        top = int(high) if last else int(high) - 1
-        ends = [_show(int(end), self.of) for end in (low, top)]
+            return self._real_label(low, self.upper if high is None else high)
+        ends = [_show(int(e), self.of) for e in (low, self.upper if high is None else high - 1)]
         return ends[0] if ends[0] == ends[1] else f"{ends[0]}..{ends[1]}"
+
+    def _real_label(self, low: float, high: float) -> str:
+        single = self.step if self.step is not None else math.ulp(low)
+        if high - low < 1.5 * single:
+            return f"{low:.6g}"
+        after = math.nextafter(low, -math.inf)  # a cell that follows a single value leaves it out
+        return f"({after:.6g}, {high:.6g})" if after in self.starts else f"[{low:.6g}, {high:.6g})"
 
     def to_json(self) -> dict[str, Any]:
         """Return the codec as plain JSON data."""
@@ -271,47 +455,6 @@ def codec_from_json(data: dict[str, Any]) -> Codec:
             return NumericCodec(starts=tuple(data.pop("starts")), **data)
         case other:
             raise ValueError(f"unknown codec {other!r}")
-
-
-# -- numbers -------------------------------------------------------------------------------------
-
-
-def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return each value as a number, and whether it is one; row-wise, and never an exception.
-
-    Returns:
-        int64 (integer, date, datetime) or float64 (real) of shape (rows,), and bool (rows,).
-    """
-    if of in ("date", "datetime"):
-        return _times_of(values, of)
-    if pd.api.types.is_integer_dtype(values.dtype) and not values.isna().any():
-        raw = values.to_numpy()
-        if of == "integer" and raw.dtype.kind == "i":
-            return raw.astype(np.int64), np.ones(len(raw), dtype=bool)
-    if values.dtype == object or not pd.api.types.is_numeric_dtype(values.dtype):
-        values = pd.Series(text_of(values), dtype=object).replace({"True": "1", "False": "0"})
-    floats = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    known = ~np.isnan(floats)
-    if of == "real":
-        return np.where(known, floats, 0.0), known
-    bounded = np.clip(np.where(known, floats, 0.0), -(2.0**62), 2.0**62)
-    return np.rint(bounded).astype(np.int64), known
-
-
-def _times_of(values: pd.Series, of: Kind) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return days or seconds since 1970, in UTC; a text is read as ISO 8601."""
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        times = values
-    else:
-        texts = pd.Series(text_of(values), dtype=object)
-        times = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
-    if getattr(times.dt, "tz", None) is not None:
-        times = times.dt.tz_convert("UTC").dt.tz_localize(None)
-    known = times.notna().to_numpy(dtype=bool)
-    filled = times.where(times.notna(), pd.Timestamp(0)).to_numpy(dtype="datetime64[s]")
-    seconds = filled.astype(np.int64)
-    unit = _DAYS if of == "date" else _SECONDS
-    return np.floor_divide(seconds, unit), known
 
 
 def _typed(numbers: NDArray[Any], gone: NDArray[np.bool_], of: Kind, missing: bool) -> pd.Series:
@@ -344,37 +487,51 @@ def fine_starts(
     around zero, since amounts spread over orders of magnitude; zero and both bounds have cells of
     their own, since zeros and top codes are common.
     """
-    if of == "real":
-        if step is not None and (upper - lower) / step <= MOST_FINE - 1:
-            count = math.floor((upper - lower) / step + 1e-9) + 1
-            return tuple(float(np.round(lower + i * step, 12)) for i in range(count))
-        return _real_starts(float(lower), float(upper), step)
-    low, high = int(lower), int(upper)
+    if of != "real":
+        return _whole_starts(int(lower), int(upper), ratio=of == "integer")
+    low, high = float(lower), float(upper)
+    if step is None:
+        return _real_starts(low, high)
+    zero, last = round(-low / step), math.floor((high - low) / step + 1e-9)
+    places = np.array(_whole_starts(-zero, last - zero, ratio=True), dtype=np.int64) + zero
+    return tuple(_lattice(low, places, step).tolist())
+
+
+def _whole_starts(low: int, high: int, *, ratio: bool) -> tuple[int, ...]:
     if high - low < MOST_FINE:
         return tuple(range(low, high + 1))
     edges = {low + (high - low) * i // _UNIFORM for i in range(_UNIFORM)}
-    if of == "integer":
+    if ratio:
         edges |= {int(e) for e in _geometric(low, high, 1.0)}
-        edges |= {0, 1} if low <= 0 <= high else set()
-    edges |= {low, low + 1, high}
+    edges |= {0, 1, low, low + 1, high}
     return tuple(sorted(e for e in edges if low <= e <= high))
 
 
-def _real_starts(lower: float, upper: float, step: float | None) -> tuple[float, ...]:
-    unit = step if step is not None else (upper - lower) * 1e-6
+def _real_starts(lower: float, upper: float) -> tuple[float, ...]:
     edges = set(np.linspace(lower, upper, _UNIFORM, endpoint=False).tolist())
-    edges |= set(_geometric(lower, upper, unit))
-    # A single value is a cell whose width is the smallest step.
-    singles = [lower, *([0.0] if lower < 0 < upper or lower == 0.0 else [])]
-    edges |= {s for single in singles for s in (single, single + unit)} | {upper}
-    if step is not None:
-        edges = {lower + round((e - lower) / step) * step for e in edges}
-    inside = sorted(e for e in edges if lower <= e <= upper)
-    kept = [inside[0]]
-    for edge in inside[1:]:
-        if edge - kept[-1] >= unit / 2:
-            kept.append(edge)
-    return tuple(float(np.round(e, 12)) if step is not None else e for e in kept)
+    edges |= set(_geometric(lower, upper, max((upper - lower) * 1e-6, 1e-280)))
+    # The cell of a single value ends at the next float.
+    edges |= {e for single in (lower, 0.0) for e in (single, math.nextafter(single, math.inf))}
+    edges.add(upper)
+    return tuple(sorted(e for e in edges if lower <= e <= upper))
+
+
+def _lattice(lower: float, places: NDArray[np.int64], step: float) -> NDArray[np.float64]:
+    """Return lower + places * step, with no more decimals than the two have."""
+    return np.asarray(np.round(lower + places * step, max(_decimals(lower), _decimals(step))))
+
+
+def _decimals(number: float) -> int:
+    return max(0, -int(Decimal(repr(float(number))).as_tuple().exponent))
+
+
+def on_lattice(lower: float, upper: float, step: float) -> tuple[float, float]:
+    """Return bounds moved outwards to multiples of a step, within what 2**50 steps reach."""
+    reach = 2**50 // 2
+    low = max(math.floor(lower / step), -reach)
+    high = max(min(math.ceil(upper / step), reach), low + 1)
+    ends = _lattice(0.0, np.array([low, high]), step)
+    return float(ends[0]), float(ends[1])
 
 
 def _geometric(lower: float, upper: float, unit: float) -> list[float]:
@@ -446,7 +603,7 @@ def bounds_from_histogram(
     low = grid.starts[int(found[0])]
     after = int(found[-1]) + 1
     if grid.of == "real":
-        return float(low), float(grid.starts[min(after, len(grid.starts) - 1)])
+        return float(low), float((*grid.starts, _TOP)[after])
     # The cell of one integer ends at that integer: its successor belongs to the next.
     high = grid.starts[after] - 1 if after < len(grid.starts) else grid.starts[-1]
     return int(low), int(max(high, low + 1))

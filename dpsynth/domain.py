@@ -20,6 +20,7 @@ from dpsynth.codec import (
     NumericCodec,
     codec_from_json,
     fine_starts,
+    on_lattice,
     widest_grid,
 )
 from dpsynth.schema import (
@@ -69,16 +70,14 @@ class Domain:
     def integers(cls, sizes: Mapping[str, int], ordered: Iterable[str] = ()) -> Domain:
         """Return a domain of columns coded 0, 1, ...; those in ``ordered`` as integers."""
         numbers = set(ordered)
-        return resolve(
-            Schema(
-                {
-                    name: Integer(0, size - 1) if name in numbers else Categorical(tuple(range(size)))
-                    for name, size in sizes.items()
-                }
-            ),
-            categories={},
-            bounds={},
-        )
+        codecs: dict[str, Codec] = {}
+        for name, size in sizes.items():
+            values = tuple(range(size))
+            if name in numbers:  # one code a value, however many
+                codecs[name] = NumericCodec("integer", values, size - 1, None, 0, False)
+            else:
+                codecs[name] = CategoricalCodec(tuple(map(str, values)), values, 0, 0, False)
+        return cls(codecs, tuple(sizes))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,14 +105,40 @@ class Domain:
         return self.codecs[name].label(code)
 
     def encode(self, frame: pd.DataFrame) -> dict[str, NDArray[np.int32]]:
-        """Return int32 codes of shape (rows,) a column; total: any value has a code."""
-        return {name: codec.encode(frame[name]) for name, codec in self.codecs.items()}
+        """Return int32 codes of shape (rows,) a column; total: any value has a code.
+
+        Raises:
+            InvalidRequest: The frame lacks a modelled column.
+        """
+        places = {str(name): place for place, name in enumerate(frame.columns)}
+        lacking = [name for name in self.names if name not in places]
+        if lacking:
+            raise InvalidRequest(
+                "A table was to be coded.",
+                f"It lacks the columns {', '.join(map(repr, lacking))}.",
+                "Give a table with every modelled column of the schema.",
+            )
+        return {n: c.encode(frame.iloc[:, places[n]]) for n, c in self.codecs.items()}
 
     def decode(
         self, codes: Mapping[str, NDArray[np.integer[Any]]], *, rng: np.random.Generator
     ) -> pd.DataFrame:
-        """Return the rows of codes: original types, schema order, fresh surrogates for keys."""
+        """Return the rows of codes: original types, schema order, fresh surrogates for keys.
+
+        Raises:
+            InvalidRequest: A column is lacking, of another length, or holds what is no code of it.
+        """
         rows = len(next(iter(codes.values()))) if codes else 0
+        for name in self.names:
+            part = np.asarray(codes.get(name, np.full(rows, -1)))
+            if part.shape != (rows,) or (
+                rows and not 0 <= part.min() <= part.max() < self.size(name)
+            ):
+                raise InvalidRequest(
+                    f"Codes of the column {name!r} were to be decoded.",
+                    f"There must be {rows} of them, each from 0 to {self.size(name) - 1}.",
+                    "Give codes that a model of this domain drew.",
+                )
         columns: dict[str, pd.Series] = {}
         for name in self.output:
             if name in self.codecs:
@@ -181,7 +206,11 @@ def resolve(
     Raises:
         InvalidRequest: Something undeclared was not discovered.
     """
-    lacking = [n for n in schema.undeclared if n not in categories and n not in bounds]
+    lacking = [
+        name
+        for name in schema.undeclared
+        if name not in (categories if isinstance(schema.columns[name], Open) else bounds)
+    ]
     if lacking:
         raise InvalidRequest(
             "A domain was to be made of a schema that leaves columns open.",
@@ -225,6 +254,8 @@ def _codec(column: Column, found: tuple[str, ...], bounds: Bounds | None) -> Cod
             else:
                 raise TypeError("a range was resolved without bounds")
             step = column.step if isinstance(column, Real) else None
+            if step is not None and column.lower is None:
+                lower, upper = on_lattice(lower, upper, step)
             default = number_of(column.default) if column.default is not None else lower
             default = min(max(default, lower), upper)
             starts = fine_starts(kind, lower, upper, step)

@@ -217,6 +217,7 @@ class Release:
         with bundle.atomic_folder(folder) as scratch:
             self.table.to_csv(scratch / "table.csv", index=False)
             self.model.save(scratch / "model.npz")
+            bundle.write_json(scratch / "domain.json", self.model.domain.to_json())
             bundle.write_json(scratch / bundle.FACTS, self.facts)
             (scratch / "report.html").write_text(
                 public_html(self.facts, self.table), encoding="utf-8"

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -163,6 +163,8 @@ def _column_faults(column: Column) -> list[str]:
 def _categorical_faults(column: Categorical, categories: tuple[Any, ...]) -> list[str]:
     faults = []
     texts = [str(each) for each in categories]
+    if any(isinstance(each, int) and not -(2**63) <= each < 2**63 for each in categories):
+        faults.append("has a whole number as a category that does not fit in 64 bits")
     if not categories:
         faults.append("has no categories")
     if "" in texts:
@@ -183,8 +185,9 @@ def _range_faults(column: Ranged) -> list[str]:
     values = [value for value in (lower, upper, default) if value is not None]
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
         return ["has a bound that is not finite"]
-    if isinstance(column, Integer) and any(abs(int(v)) > 2**62 for v in values):  # type: ignore[arg-type]
-        faults.append("has a bound beyond 2**62")
+    reach = {Integer: 2**62, Real: 2**60}.get(type(column))
+    if reach is not None and any(abs(v) > reach for v in values):  # type: ignore[arg-type]
+        faults.append(f"has a bound beyond 2**{reach.bit_length() - 1}")
     if len({isinstance(v, datetime) and v.tzinfo is not None for v in values}) > 1:
         return ["mixes moments with and without a time zone"]
     if (lower is None) != (upper is None):
@@ -197,11 +200,20 @@ def _range_faults(column: Ranged) -> list[str]:
         elif default is not None and not lower <= default <= upper:  # type: ignore[operator]
             faults.append("has a default outside its bounds")
     if isinstance(column, Real) and column.step is not None:
-        if not (math.isfinite(column.step) and column.step > 0):
-            faults.append("has a step that is not above 0")
-        elif lower is not None and upper is not None and column.step > float(upper) - float(lower):  # type: ignore[arg-type]
-            faults.append("has a step wider than its bounds")
+        faults += _step_faults(column.lower, column.upper, column.step)
     return faults
+
+
+def _step_faults(lower: float | None, upper: float | None, step: float) -> list[str]:
+    if not 1e-12 <= step <= 1e18:
+        return ["has a step that is not between 1e-12 and 1e18"]
+    if lower is None or upper is None or lower > upper:
+        return []
+    if step > upper - lower:
+        return ["has a step wider than its bounds"]
+    if max(upper - lower, abs(lower)) / step > 2**50:
+        return ["has bounds more than 2**50 steps apart or from zero"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -221,15 +233,18 @@ class Schema:
     columns: Mapping[str, Column] = field(hash=False)
 
     def __post_init__(self) -> None:
-        """Refuse contradictions, all at once."""
-        object.__setattr__(self, "columns", dict(self.columns))
-        faults = [
-            f"column {name!r} {fault}"
-            for name, column in self.columns.items()
-            for fault in _column_faults(column)
-        ]
+        """Refuse wrong types and contradictions, all at once."""
+        faults: list[str] = []
+        columns: dict[str, Column] = {}
+        for name, column in self.columns.items():
+            if not isinstance(name, str) or not isinstance(column, Column):
+                faults.append(f"column {name!r} is not a text with a column type")
+            else:
+                facts = {each.name: getattr(column, each.name) for each in fields(column)}
+                _add(columns, name, type(column), facts, faults)
         if faults:
             raise SchemaError(faults)
+        object.__setattr__(self, "columns", columns)
 
     @property
     def modelled(self) -> tuple[str, ...]:
@@ -288,10 +303,16 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], asked: str = "A schema was to be read.") -> Schema:
-        """Return the schema that plain data describe; see :meth:`to_json`."""
+        """Return the schema that plain data describe; see :meth:`to_json`.
+
+        Raises:
+            SchemaError: The data have faults; all are named at once.
+        """
         faults: list[str] = []
         for key in data.keys() - {"format_version", "columns"}:
-            faults.append(f"{key!r} is no key of a schema{_hint(key, ['format_version', 'columns'])}")
+            faults.append(
+                f"{key!r} is no key of a schema{_hint(key, ['format_version', 'columns'])}"
+            )
         if data.get("format_version") != FORMAT_VERSION:
             faults.append(f"format_version must be {FORMAT_VERSION}")
         tables = data.get("columns")
@@ -299,27 +320,27 @@ class Schema:
             raise SchemaError([*faults, "there is no [columns.NAME] table"], asked)
         columns: dict[str, Column] = {}
         for name, facts in tables.items():
-            column = _parse(name, facts, faults)
-            if column is not None:
-                columns[name] = column
-                faults.extend(f"column {name!r} {each}" for each in _column_faults(column))
+            _parse(columns, name, facts, faults)
         if faults:
             raise SchemaError(faults, asked)
         return cls(columns)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the schema as plain data (dates stay dates), facts at their default left out."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "columns": {name: _facts(column) for name, column in self.columns.items()},
+        """Return the schema as plain JSON data, facts at their default left out."""
+        columns = {
+            name: {
+                k: v.isoformat() if isinstance(v, date) else v for k, v in _facts(column).items()
+            }
+            for name, column in self.columns.items()
         }
+        return {"format_version": FORMAT_VERSION, "columns": columns}
 
     def dump(self) -> str:
         """Return the schema as a TOML file's text."""
         lines = [f"format_version = {FORMAT_VERSION}"]
-        for name, facts in self.to_json()["columns"].items():
+        for name, column in self.columns.items():
             lines += ["", f"[columns.{toml(name)}]"]
-            lines += [f"{key} = {toml(value)}" for key, value in facts.items()]
+            lines += [f"{key} = {toml(value)}" for key, value in _facts(column).items()]
         return "\n".join(lines) + "\n"
 
 
@@ -333,22 +354,43 @@ def _facts(column: Column) -> dict[str, Any]:
     return facts
 
 
-def _parse(name: str, facts: Any, faults: list[str]) -> Column | None:
-    """Return one column of a file, or note its faults."""
-    from pydantic import ValidationError
-
+def _parse(columns: dict[str, Column], name: str, facts: Any, faults: list[str]) -> None:
+    """Add one column of a file, or note its faults."""
     if not isinstance(facts, Mapping):
         faults.append(f"column {name!r} is no table")
-        return None
+        return
     facts = dict(facts)
     kind = facts.pop("type", None)
     if not isinstance(kind, str) or kind not in _TYPES:
         shown = f"type {kind!r}" if kind is not None else "no type"
         faults.append(f"column {name!r} has {shown}{_hint(str(kind), _TYPES)}")
-        return None
-    cls = _TYPES[kind]
+        return
     if isinstance(facts.get("categories"), list):
         facts["categories"] = tuple(facts["categories"])
+    if kind in ("date", "datetime"):  # JSON has no dates, and TOML may quote them
+        facts = {key: _moment(value, kind) for key, value in facts.items()}
+    _add(columns, name, _TYPES[kind], facts, faults)
+
+
+def _moment(value: Any, kind: str) -> Any:
+    try:
+        return (date if kind == "date" else datetime).fromisoformat(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _add(
+    columns: dict[str, Column],
+    name: str,
+    cls: type[Column],
+    facts: Mapping[str, Any],
+    faults: list[str],
+) -> None:
+    """Add a column whose facts have the right types and agree with each other, or note its faults."""
+    from pydantic import ValidationError
+
+    if not _is_unicode(name):
+        faults.append(f"column {name!r} has a name that is no Unicode")
     try:
         checked = _model_of(cls).model_validate(facts)
     except ValidationError as error:
@@ -359,8 +401,17 @@ def _parse(name: str, facts: Any, faults: list[str]) -> Column | None:
                 faults.append(f"column {name!r} has the unknown key {key!r}{_hint(key, known)}")
             elif f"column {name!r}, {key}:" not in " ".join(faults):
                 faults.append(f"column {name!r}, {key}: {each['msg'].lower()}")
-        return None
-    return cls(**{key: getattr(checked, key) for key in checked.model_fields_set})
+        return
+    columns[name] = cls(**{key: getattr(checked, key) for key in checked.model_fields_set})
+    faults.extend(f"column {name!r} {each}" for each in _column_faults(columns[name]))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache
@@ -373,9 +424,7 @@ def _model_of(cls: type[Column]) -> type[BaseModel]:
         each.name: (hints[each.name], ... if each.default is MISSING else each.default)
         for each in fields(cls)
     }
-    return create_model(
-        cls.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **wanted
-    )
+    return create_model(cls.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **wanted)
 
 
 def _hint(word: str, known: Iterable[str]) -> str:
@@ -417,7 +466,7 @@ def number_of(value: float | date | datetime) -> float | int:
     """Return a bound as the number codecs use: days or UTC seconds since 1970 for times."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return math.floor(aware.timestamp())
+        return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
     if isinstance(value, date):
         return (value - date(1970, 1, 1)).days
     return value

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from dpsynth_accounting import InvalidRequest
 
@@ -63,6 +63,8 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interva
         InvalidRequest: The successes are not within 0..trials, or the level not within (0, 1).
     """
     _check(successes, trials, level)
+    from scipy import special
+
     tail = (1 - level) / 2
     low, high = 0.0, 1.0
     if successes > 0:
@@ -83,6 +85,8 @@ def binomial_upper_tail(successes: int, trials: int, p: float = 0.5) -> float:
         return 1.0
     if successes > trials:
         return 0.0
+    from scipy import special
+
     return float(special.betainc(successes, trials - successes + 1, p))
 
 
@@ -197,9 +201,8 @@ def auc(members: NDArray[np.float64], others: NDArray[np.float64], level: float 
     """
     _check_scores(members, others)
     m, n = len(members), len(others)
-    ranks = stats.rankdata(np.concatenate([members, others]))
-    above = (ranks[:m] - stats.rankdata(members)) / n  # share of non-members below each member
-    below = 1 - (ranks[m:] - stats.rankdata(others)) / m
+    above = _mid_ranks(members, others) / n  # share of non-members below each member
+    below = 1 - _mid_ranks(others, members) / m
     value = float(above.mean())
     if min(m, n) < 2:
         return Auc(value, Interval(0.0, 1.0, level))
@@ -226,7 +229,7 @@ def smallest_excess(variance: float, units: float, *, alpha: float, power: float
     """
     if units <= 0:
         return 1.0
-    s2 = (float(special.ndtri(1 - alpha)) + float(special.ndtri(power))) ** 2
+    s2 = (NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(power)) ** 2
     hits = 1 + (s2 + math.sqrt(s2 * s2 + 4 * s2 * (variance + 1))) / 2
     return min(1.0, hits / units)
 
@@ -239,8 +242,16 @@ def _share_at_least(
     return share
 
 
+def _mid_ranks(scores: NDArray[np.float64], against: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many of the other side lie below each score, equal ones counted half."""
+    line = np.sort(against)
+    left, right = (np.searchsorted(line, scores, side=side) for side in ("left", "right"))
+    ranks: NDArray[np.float64] = (left + right) / 2
+    return ranks
+
+
 def _two_sided(level: float) -> float:
-    return float(special.ndtri(0.5 + level / 2))
+    return NormalDist().inv_cdf(0.5 + level / 2)
 
 
 def _check(successes: float, trials: int, level: float) -> None:

@@ -92,8 +92,8 @@ def mean_tvd(l1_sum: float, rows: float, cliques: int) -> float:
     Raises:
         InvalidRequest: There is no marginal.
 
-    >>> mean_tvd(600, 1000, 3)
-    0.1
+    >>> mean_tvd(500, 1000, 1)
+    0.25
     """
     return min(max(l1_sum * tvd_per_l1(rows, cliques), 0.0), 1.0)
 

@@ -26,7 +26,7 @@ MOST_CLASSES = 10
 MOST_CATEGORIES = 255
 """Nominal columns of more codes are given to the classifier as numbers."""
 
-_THREADS = 2
+_THREADS = 1  # its many short parallel parts spin for ages on a busy machine
 _SEED = 0
 
 
@@ -98,8 +98,8 @@ class TargetClassifier:
     ones are categories if they have at most 255 codes. Whether a record is predicted right depends
     on that record and the release alone, so its paid counts are counts of records.
 
-    Of a person of several rows, the vault counts whether any is predicted right: with that unit
-    the rate is the share of persons with a row predicted right, for the baseline too.
+    Of a person of several rows one row must be counted (``Statistic(..., first_row=True)``): that
+    any of several is predicted right says less.
 
     Args:
         domain: What codes the release.
@@ -158,7 +158,7 @@ class TargetClassifier:
             return np.zeros(0)
         if self._model is None:
             return self.baseline.score(records)
-        with _few_threads():
+        with _one_thread():
             predicted = self._model.predict(self._features(records))
         return np.where(predicted == self.target.classes(records), 1.0, 0.0)
 
@@ -179,7 +179,7 @@ class TargetClassifier:
         model = HistGradientBoostingClassifier(
             categorical_features=nominal, early_stopping=False, random_state=_SEED
         )
-        with _few_threads():
+        with _one_thread():
             return model.fit(self._features(release), classes)
 
     def _features(self, records: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -190,8 +190,8 @@ class TargetClassifier:
         return features
 
 
-def _few_threads() -> Any:
-    """Return a context in which scikit-learn keeps to two threads."""
+def _one_thread() -> Any:
+    """Return a context in which scikit-learn keeps to one thread."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     return threadpool_limits(limits=_THREADS, user_api="openmp")

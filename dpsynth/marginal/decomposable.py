@@ -146,11 +146,12 @@ class _Programme:
         multipliers = np.zeros(self.agreements.shape[0])
         cells = self.cells(multipliers)
         value, slope = self.dual(multipliers, cells), self.slope(cells)
+        damping = 1e-2
         for step in range(MOST_STEPS):
             error = float(np.abs(slope).sum()) / self.total
             if error <= 1e-10:
                 return cells, value, step
-            direction = self._direction(cells, slope, error)
+            direction = self._direction(cells, slope, error, damping)
             rise = float(slope @ direction)
             length = 1.0
             while True:
@@ -165,16 +166,18 @@ class _Programme:
                 if trial_value >= value + 1e-4 * length * rise:
                     break
                 length /= 2
+            # Full steps say that the model of the dual is good where cells are at zero, too.
+            damping = max(damping / 10, 1e-12) if length == 1.0 else min(damping * 10, 1.0)
             multipliers, cells, value, slope = trial, trial_cells, trial_value, trial_slope
         return cells, value, MOST_STEPS
 
-    def _direction(self, cells: Array, slope: Array, error: float) -> Array:
+    def _direction(self, cells: Array, slope: Array, error: float, damping: float) -> Array:
         from scipy.sparse import diags_array
         from scipy.sparse.linalg import cg
 
-        # Cells at zero count a little, less and less: a separator cell without support would make
-        # the system singular, and exact zeros at the end keep the convergence superlinear.
-        weights = self.variance * np.where(cells > 0, 1.0, min(1e-2, error))
+        # Cells at zero count a little: a separator cell without support would make the system
+        # singular. They count less and less, so that the last steps are Newton's own.
+        weights = self.variance * np.where(cells > 0, 1.0, damping)
         hessian = (self.agreements * weights[None, :]) @ self.agreements.T
         diagonal = np.maximum(hessian.diagonal(), np.finfo(np.float64).tiny)
         scaling = diags_array(1.0 / diagonal)

@@ -105,6 +105,10 @@ def estimate(
     rows = estimate_total(observations) if total is None else float(total)
     merged = _merge(observations, sizes)
     tree = JunctionTree.build(merged, sizes)
+    for clique in tree.cliques:
+        if len(clique) == 1 and clique not in merged:  # Nobody measured the column: uniform.
+            size = sizes[clique[0]]
+            merged[clique] = Observation(clique, np.full(size, rows / size), np.ones(size))
     if all(len(clique) == 1 for clique in tree.cliques):
         return _independent(tree, merged, sizes, rows)
     if all(clique in merged for clique in tree.cliques):
@@ -179,17 +183,11 @@ def _check(observation: Observation, sizes: Mapping[str, int]) -> None:
 def _independent(
     tree: JunctionTree, merged: Mapping[Clique, Observation], sizes: Mapping[str, int], rows: float
 ) -> Fit:
-    factors, loss = [], 0.0
-    for clique in tree.cliques:
-        seen = merged.get(clique)
-        if seen is None:
-            size = sizes[clique[0]]
-            factors.append(Factor(clique, np.full(size, rows / size)))
-            continue
-        values = project_simplex(seen.values, rows, seen.variance)
-        loss += float(((values - seen.values) ** 2 / seen.variance).sum()) / 2
-        factors.append(Factor(clique, values))
-    return Fit(tree, tuple(factors), rows, loss, 0.0, 0)
+    observed = [merged[clique] for clique in tree.cliques]
+    tables = [project_simplex(o.values, rows, o.variance) for o in observed]
+    loss = Loss(tree, merged, sizes)
+    value = loss.of(loss.residuals(tables))
+    return _fit(tree, tables, rows, value, value, 0)
 
 
 def _start(

@@ -157,7 +157,7 @@ class MarginalModel:
             InvalidRequest: If the file is not such a model, or of another format version.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as file:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(arrays.pop("header").tobytes().decode())
             version = header["format_version"] if header["format"] == FORMAT else None

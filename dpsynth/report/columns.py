@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ MOST_CATEGORIES = 12
 """Most categories drawn by themselves."""
 
 _EXACT_FLOAT = 2.0**53  # whole numbers beyond it have no float of their own
-_LABEL, _TITLE, _NAME = 18, 80, 60
+_LABEL, _TITLE, _NAME = 16, 80, 60
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _positions(
     if types.is_bool_dtype(present.dtype) or types.is_complex_dtype(present.dtype):
         return None
     if types.is_numeric_dtype(present.dtype):
-        return present.to_numpy(dtype=np.float64, na_value=np.nan), number
+        return present.to_numpy(dtype=np.float64, na_value=np.nan), _figure_of
     if types.is_datetime64_any_dtype(present.dtype):
         # Seconds are exact as floats where nanoseconds are not.
         wide = present.dt.as_unit("s").astype("int64").to_numpy(dtype=np.float64)
@@ -102,6 +103,10 @@ def _positions(
         days = np.array([each.toordinal() for each in present], dtype=np.float64)
         return days, lambda place: date.fromordinal(round(place)).isoformat()
     return None
+
+
+def _figure_of(place: float) -> str:
+    return f"{place:.0f}" if place.is_integer() and abs(place) < 1e12 else number(place)
 
 
 def _moment(seconds: float) -> str:
@@ -134,7 +139,8 @@ def _bins(
         bins = BINS if half > 0 else 1
         share = (places / 2 - low / 2) / half if half > 0 else np.zeros_like(places)
         number_of = np.minimum((share * bins).astype(np.int64), bins - 1)
-        ends = [(low + 2 * half * (i / bins), low + 2 * half * ((i + 1) / bins)) for i in range(bins)]
+        cuts = [low * (1 - i / bins) + high * (i / bins) for i in range(bins + 1)]
+        ends = list(pairwise(cuts))
     shares = [int(c) / rows for c in np.bincount(number_of, minlength=bins)]
     titles = [
         f"{show(a) if show(a) == show(b) else f'{show(a)} to {show(b)}'}: {percent(s)}"

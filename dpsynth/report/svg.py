@@ -129,8 +129,7 @@ def whiskers(intervals: Sequence[tuple[float, float, float]]) -> tuple[Whisker, 
         return _round(100 * (value - start) / (stop - start))
 
     return tuple(
-        Whisker(place(low), place(high), place(value), place(0.0))
-        for low, value, high in intervals
+        Whisker(place(low), place(high), place(value), place(0.0)) for low, value, high in intervals
     )
 
 
@@ -147,9 +146,7 @@ def greatest_rate(false_positives: float, epsilon: float, delta: float) -> float
     return max(0.0, min(1.0, first, second))
 
 
-def roc_bound(
-    points: Sequence[tuple[float, float, str]], epsilon: float, delta: float
-) -> RocBound:
+def roc_bound(points: Sequence[tuple[float, float, str]], epsilon: float, delta: float) -> RocBound:
     """Return the drawing of what an attacker can reach.
 
     Args:

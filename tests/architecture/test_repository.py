@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 PUBLIC_NAMES = frozenset(
     {
-        *("Schema", "Column"),
+        "Schema",
         *("Categorical", "Open", "Integer", "Real", "Date", "Datetime", "Boolean", "Drop", "Key"),
         *("Ledger", "Budget", "Vault", "Row", "Person"),
         *("Independent", "MST", "Synthesizer", "Model"),

@@ -1,0 +1,309 @@
+"""One command from a private table to a verified release, and everything that may go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpsynth.bundle import verify
+from dpsynth_accounting import Ledger
+
+from tests.end_to_end.conftest import Project
+
+UNTOUCHED = "No private row was read and nothing was spent."
+
+
+def dpsynth(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "dpsynth", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def run(project: Project, *more: object) -> subprocess.CompletedProcess[str]:
+    return dpsynth("run", project.recipe, project.table, "--out", project.out, *more)
+
+
+def spent(project: Project) -> float:
+    if not project.ledger.exists():
+        return 0.0
+    ledger = Ledger(project.ledger)
+    if "people" not in ledger.accounts():
+        return 0.0
+    account = ledger.existing("people")
+    return float(account.budget.epsilon - account.remaining()[0])
+
+
+def test_a_run_releases_and_the_release_verifies(project: Project) -> None:
+    done = run(project, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["released"]
+    assert told["statement"]["epsilon"] == 2.0
+    table = pd.read_csv(project.out / "table.csv")
+    assert list(table) == "person age sex answer city income visit smoker".split()
+    assert table["age"].between(0, 110).all()
+    assert set(table["sex"]) <= {"F", "M"}
+    assert set(table["city"]) <= {"Springfield", "Shelbyville", 'Ogden "Ville"', "other"}
+    # The dependence of the answer on age survives.
+    older = table[table["age"] > 55]["answer"].eq("yes, but").mean()
+    younger = table[table["age"] < 45]["answer"].eq("yes, but").mean()
+    assert older > younger + 0.2
+    found = dpsynth("verify", project.out)
+    assert found.returncode == 0
+    assert found.stdout.startswith("ok: integrity shown; not signed")
+    assert Ledger(project.ledger).verify("people") == []
+    internal = project.folder / "release-internal"
+    assert stat.S_IMODE(internal.stat().st_mode) == 0o700
+    assert stat.S_IMODE((internal / "report.html").stat().st_mode) == 0o600
+
+
+def test_exact_results_are_in_no_public_file(project: Project) -> None:
+    assert run(project).returncode == 0
+    exact = json.loads((project.folder / "release-internal" / "report.json").read_text())
+    public = "".join(
+        path.read_text() for path in project.out.iterdir() if path.suffix in {".json", ".html", ".txt"}
+    )
+    auc = exact["attacks"]["ratio"]["auc"]["value"]
+    assert repr(auc) not in public
+    assert "p_value" not in json.dumps(json.loads((project.out / "ledger.json").read_text()))
+    for name in ("Shelbyville", "Springfield"):  # discovered, hence paid and public
+        assert name in public
+    assert "P00001" not in public
+
+
+@pytest.mark.parametrize(
+    "name", ["table.csv", "model.npz", "manifest.json", "ledger.json", "head.json", "report.json"]
+)
+def test_one_changed_byte_fails_verification(project: Project, name: str) -> None:
+    assert run(project).returncode == 0
+    path = project.out / name
+    raw = path.read_bytes()
+    for position in (0, len(raw) // 2, len(raw) - 1):
+        path.write_bytes(raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :])
+        assert not verify(project.out).ok
+    path.write_bytes(raw)
+    assert verify(project.out).ok
+    (project.out / "stray.txt").write_text("x")
+    assert not verify(project.out).ok
+
+
+def test_a_signature_shows_who_wrote_it(project: Project) -> None:
+    key, public = project.folder / "key.pem", project.folder / "key.pub"
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    key.write_bytes(
+        private.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+    )
+    form = s.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(private.public_key().public_bytes(s.Encoding.PEM, form))
+    assert run(project, "--signing-key", key).returncode == 0
+    assert verify(project.out).authenticity == "signed"
+    assert verify(project.out, public).authenticity == "authentic"
+    other = Ed25519PrivateKey.generate().public_key().public_bytes(s.Encoding.PEM, form)
+    public.write_bytes(other)
+    assert not verify(project.out, public).ok
+
+
+def test_an_overspend_is_refused_before_the_file_is_opened(project: Project) -> None:
+    assert run(project).returncode == 0
+    project.table.unlink()  # nothing to open: only a refusal that comes first can be clean
+    again = dpsynth("run", project.recipe, project.table, "--out", project.folder / "second")
+    assert again.returncode == 2
+    assert "has epsilon 0" in again.stderr
+    assert UNTOUCHED in again.stderr
+    assert not (project.folder / "second").exists()
+
+
+def test_killed_anywhere_a_run_keeps_its_charge_and_resumes_free(project: Project) -> None:
+    started = time.monotonic()
+    first = project.folder / "timing"
+    project.edit('name = "people"', 'name = "rehearsal"')
+    assert dpsynth("run", project.recipe, project.table, "--out", first).returncode == 0
+    whole = time.monotonic() - started
+    project.edit('name = "rehearsal"', 'name = "people"')
+    rng = np.random.default_rng(5)
+    kills = 0
+    for moment in np.sort(rng.uniform(0.1, 0.95, 10)) * whole:
+        command = [sys.executable, "-m", "dpsynth", "run", project.recipe, project.table]
+        process = subprocess.Popen(
+            [*command, "--out", project.out, "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(timeout=float(moment))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        ledger = Ledger(project.ledger)
+        if "people" in ledger.accounts():
+            assert ledger.verify("people") == []
+            entries = [entry["payload"] for entry in ledger.entries("people")]
+            kinds = [entry["kind"] for entry in entries]
+            if "begin" in kinds:
+                assert spent(project) == 2.0
+            assert kinds.count("reserve") <= 1
+        ledger.close()
+    assert kills >= 5
+    if not project.out.exists():
+        assert run(project, "--resume").returncode == 0
+    assert verify(project.out).ok
+    assert spent(project) == 2.0
+    answers = [e["payload"] for e in Ledger(project.ledger).entries("people")]
+    drawn = [(a["step"], a["part"]) for a in answers if a["kind"] == "answer"]
+    assert len(drawn) == len(set(drawn))  # no answer was ever drawn twice
+
+
+def test_an_interrupted_run_tells_how_to_go_on(project: Project) -> None:
+    command = [sys.executable, "-m", "dpsynth", "run", project.recipe, project.table]
+    process = subprocess.Popen(
+        [*command, "--out", project.out], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if project.ledger.exists() and spent(project):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--resume" in told
+    assert not project.out.exists()
+    assert run(project, "--resume").returncode == 0
+    assert spent(project) == 2.0
+
+
+def test_a_full_disk_leaves_nothing_half_written(project: Project) -> None:
+    code = (
+        "import resource, sys\n"
+        "from dpsynth.run import run_recipe; from dpsynth.recipe import Recipe\n"
+        "import dpsynth.release as r\n"
+        "from rich.console import Console\n"
+        "whole = r.Release.write\n"
+        "def tight(self, *a, **k):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        "    return whole(self, *a, **k)\n"
+        "r.Release.write = tight\n"
+        "from dpsynth_accounting import DpsynthError\n"
+        "try:\n"
+        "    run_recipe(Recipe.load(sys.argv[1]), sys.argv[2], sys.argv[3], console=Console())\n"
+        "except DpsynthError as error:\n"
+        "    print(error); sys.exit(7)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, project.recipe, project.table, project.out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "--resume" in done.stdout
+    assert not project.out.exists()
+    assert not list(project.folder.glob(".*unfinished*"))
+    assert Ledger(project.ledger).verify("people") == []
+    assert run(project, "--resume").returncode == 0
+    assert verify(project.out).ok
+
+
+def test_two_runs_race_for_the_last_epsilon(project: Project) -> None:
+    command = [sys.executable, "-m", "dpsynth", "run", project.recipe, project.table, "--out"]
+    both = [
+        subprocess.Popen(
+            [*command, project.folder / name], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for name in ("one", "two")
+    ]
+    codes = sorted(process.wait(timeout=120) for process in both)
+    for process in both:
+        process.communicate()
+    assert codes == [0, 2]
+    assert spent(project) == 2.0
+    assert Ledger(project.ledger).verify("people") == []
+
+
+def test_the_table_of_a_run_has_the_noisy_number_of_rows(project: Project) -> None:
+    assert run(project, "--json").returncode == 0
+    rows = len(pd.read_csv(project.out / "table.csv"))
+    true = len(pd.read_csv(project.table))
+    assert rows != true
+    assert abs(rows - 0.9 * true) < 0.2 * true
+
+
+def test_sampling_a_release_is_free_and_repeatable(project: Project) -> None:
+    assert run(project).returncode == 0
+    before = spent(project)
+    one = dpsynth("sample", project.out, "-n", 50, "--seed", 3)
+    two = dpsynth("sample", project.out, "-n", 50, "--seed", 3)
+    assert one.returncode == 0
+    assert one.stdout == two.stdout
+    assert len(one.stdout.splitlines()) == 51
+    assert spent(project) == before
+
+
+def test_a_leaky_mechanism_is_refused_with_exit_code_two(project: Project, tmp_path: Path) -> None:
+    """A broken twin: a synthesizer that copies its training rows must fail its attacks."""
+    people_table = pd.read_csv(project.table, dtype=str, keep_default_na=False)
+    big = pd.concat([people_table] * 1, ignore_index=True)
+    big.to_csv(project.table, index=False)
+    plugin = tmp_path / "leaky.py"
+    plugin.write_text(LEAKY)
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, plugin, project.recipe, project.table, project.out],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert not project.out.exists()
+    assert "NOT released" in done.stdout
+
+
+LEAKY = '''
+import sys
+from dataclasses import dataclass, replace
+import numpy as np
+from dpsynth import Independent
+from dpsynth.recipe import Recipe
+from dpsynth.run import run_recipe
+from rich.console import Console
+
+@dataclass
+class Copy:
+    inner: object
+    codes: dict
+    def __getattr__(self, name): return getattr(self.inner, name)
+    def sample_codes(self, n, *, rng):
+        rows = rng.integers(0, len(next(iter(self.codes.values()))), n)
+        return {k: v[rows] for k, v in self.codes.items()}
+    def sample(self, n=None, *, rng):
+        n = len(next(iter(self.codes.values())))
+        return self.inner.domain.decode(self.codes, rng=rng)
+    def save(self, path): self.inner.save(path)
+
+class Leaky:
+    name = "leaky"
+    def steps(self, columns): return Independent().steps(columns)
+    def run(self, block):
+        model = Independent().run(block)
+        return Copy(model, block._vault._training())   # what a plug-in must never do
+
+recipe = replace(Recipe.load(sys.argv[1]), synthesizer=Leaky(), audit_share=0.5,
+                 shares=(10.0, 30.0, 60.0))
+result = run_recipe(recipe, sys.argv[2], sys.argv[3], console=Console(stderr=True))
+print(result.text())
+sys.exit(0 if result.released else 2)
+'''
