@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from dpsynth.codec import BooleanCodec, numbers_of, text_of
+from dpsynth.codec import NO_CATEGORY, BooleanCodec, CategoricalCodec, numbers_of, text_of
+from dpsynth.domain import resolve
 from dpsynth.recipe import Recipe
 from dpsynth.schema import (
     Boolean,
@@ -18,10 +21,10 @@ from dpsynth.schema import (
     Date,
     Datetime,
     Integer,
-    Open,
     Real,
     Schema,
     number_of,
+    type_name,
 )
 from dpsynth.vault import Person, load_table, needed_columns, require_form
 from dpsynth_accounting import Ledger
@@ -37,6 +40,7 @@ class ColumnCheck:
         missing_allowed: Whether the schema has a place for them.
         unreadable: Values that are not of the type; they are treated as missing.
         outside: Values outside the bounds or categories; clipped, or put into ``other``.
+        rounded: Values moved to the nearest whole number, step, day or second.
     """
 
     name: str
@@ -44,11 +48,13 @@ class ColumnCheck:
     missing_allowed: bool
     unreadable: int
     outside: int
+    rounded: int
 
     @property
     def ok(self) -> bool:
-        """Whether every value has a faithful code."""
-        return not (self.unreadable or self.outside or (self.missing and not self.missing_allowed))
+        """Whether no value will be altered before it is coded."""
+        misplaced = self.missing and not self.missing_allowed
+        return not (self.unreadable or self.outside or self.rounded or misplaced)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing will be altered or dropped."""
+        """Whether nothing will be altered or dropped, but for what a person's bound drops."""
         return not self.without_id and all(column.ok for column in self.columns)
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +94,7 @@ class CheckReport:
                 continue
             parts = [f"{each.unreadable} unreadable"] if each.unreadable else []
             parts += [f"{each.outside} outside the declared values"] if each.outside else []
+            parts += [f"{each.rounded} rounded"] if each.rounded else []
             if each.missing and not each.missing_allowed:
                 parts.append(f"{each.missing} missing where none is allowed")
             lines.append(f"{each.name}: {', '.join(parts)}")
@@ -123,24 +130,46 @@ def check(schema: Schema, frame: pd.DataFrame) -> tuple[ColumnCheck, ...]:
 
 
 def _column(name: str, column: Column, values: pd.Series) -> ColumnCheck:
-    texts = pd.Series(text_of(values), dtype=object)
-    missing = texts.isna()
-    unreadable = outside = np.zeros(len(texts), dtype=bool)
+    missing = np.array([text is None for text in text_of(values)], dtype=bool)
+    unreadable = outside = rounded = np.zeros(len(values), dtype=bool)
     match column:
-        case Categorical(categories=categories):
-            outside = (~texts.isin([str(each) for each in categories]) & ~missing).to_numpy()
+        case Categorical():
+            codec = resolve(Schema({name: column}), categories={}, bounds={}).codecs[name]
+            if isinstance(codec, CategoricalCodec):
+                outside = codec.find(values) == NO_CATEGORY
         case Boolean():
-            codes = BooleanCodec(0, True).encode(values)
-            unreadable = (codes == 2) & ~missing.to_numpy()
+            unreadable = (BooleanCodec(0, True).encode(values) == 2) & ~missing
         case Integer() | Real() | Date() | Datetime():
-            kind = type(column).__name__.lower()
-            numbers, known = numbers_of(values, kind)  # type: ignore[arg-type]
-            unreadable = ~known & ~missing.to_numpy()
+            kind: Any = type_name(column)
+            numbers, known = numbers_of(values, kind)
+            unreadable = ~known & ~missing
             if column.lower is not None and column.upper is not None:
                 low, high = number_of(column.lower), number_of(column.upper)
                 outside = known & ((numbers < low) | (numbers > high))
-        case Open():
+            rounded = known & ~outside & _is_between(column, values)
+        case _:
             pass
-    return ColumnCheck(
-        name, int(missing.sum()), column.missing, int(unreadable.sum()), int(outside.sum())
-    )
+    counts = (int(each.sum()) for each in (unreadable, outside, rounded))
+    return ColumnCheck(name, int(missing.sum()), column.missing, *counts)
+
+
+def _is_between(column: Integer | Real | Date | Datetime, values: pd.Series) -> NDArray[np.bool_]:
+    """Say which values lie between two that their column can tell apart."""
+    match column:
+        case Date():
+            return numbers_of(values, "datetime")[0] % 86_400 != 0
+        case Datetime():
+            fraction = re.compile(r":\d\d[.,]0*[1-9]")
+            found = [text is not None and fraction.search(text) for text in text_of(values)]
+            return np.array([bool(each) for each in found], dtype=bool)
+        case Real(step=None):
+            return np.zeros(len(values), dtype=bool)
+        case _:
+            origin, step = (0.0, 1.0)
+            if isinstance(column, Real):
+                origin, step = column.lower or 0.0, column.step or 1.0
+            reals = numbers_of(values, "real")[0]
+            steps: NDArray[np.float64] = (
+                np.where(np.isfinite(reals), reals, origin) - origin
+            ) / step
+            return np.asarray(np.abs(steps - np.rint(steps)) > 1e-6)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
+from datetime import date, datetime
+from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def _column(name: str, values: pd.Series) -> str:
         facts, note = {"type": "drop"}, "no values were seen"
     elif _looks_like_key(name, known):
         facts, note = {"type": "key"}, "an identifier? It is replaced by a fresh surrogate"
-    elif (BooleanCodec(0, True).encode(known) != 2).all() and known.nunique() == 2:
+    elif set(BooleanCodec(0, True).encode(known).tolist()) == {0, 1} and known.nunique() == 2:
         facts, note = {"type": "boolean"}, "two values that read as true and false"
     elif (number := _number(values, texts)) is not None:
         facts, note = number, "are these bounds public? They were rounded outwards from the data"
@@ -61,31 +62,40 @@ def _column(name: str, values: pd.Series) -> str:
 
 def _looks_like_key(name: str, known: pd.Series) -> bool:
     distinct = known.nunique()
-    named = name.lower() in ("id", "uuid", "key") or name.lower().endswith(("_id", "id_nr", "uuid"))
-    return bool(distinct > _FEW and (named or (distinct == len(known) and known.str.len().gt(12).all())))
+    low = name.lower()
+    named = low in ("id", "uuid", "key") or low.endswith(("_id", "id_nr", "uuid"))
+    long = distinct == len(known) and bool(known.str.len().gt(12).all())
+    return bool(distinct > _FEW and (named or long))
 
 
 def _number(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
     numbers, readable = numbers_of(values, "real")
     if not readable[texts.notna().to_numpy()].all():
         return None
-    found = numbers[readable]
-    found = found[np.isfinite(found)]
+    found = numbers[readable & np.isfinite(numbers)]
     if not len(found):
         return None
-    low, high = _outwards(float(found.min())), _outwards(float(found.max()), up=True)
-    if (found == np.rint(found)).all():
+    whole = bool((found == np.rint(found)).all())
+    whole = bool((found == np.rint(found)).all())
+    most = 2.0 ** (62 if whole else 60)  # what a schema may say
+    low = max(-_outwards(-float(found.min())), -most)
+    high = min(_outwards(float(found.max())), most)
+    if whole:
         return {"type": "integer", "lower": int(low), "upper": max(int(high), int(low) + 1)}
-    return {"type": "real", "lower": float(low), "upper": float(high)}
+    return {"type": "real", "lower": low, "upper": high}
 
 
-def _outwards(bound: float, *, up: bool = False) -> float:
-    """Return a bound moved outwards to one significant digit, so that it is no one's value."""
-    if bound == 0:
+def _outwards(bound: float) -> float:
+    """Return a round number above a bound, so that it is no one's value; 0 stays.
+
+    >>> [_outwards(bound) for bound in (17.0, 20.0, 0.3, -17.0, -1.0, 0.0)]
+    [20.0, 30.0, 0.4, -10.0, 0.0, 0.0]
+    """
+    exact = Decimal(repr(bound))
+    if not exact:
         return 0.0
-    size = 10.0 ** math.floor(math.log10(abs(bound)))
-    moved = (math.ceil if up else math.floor)(bound / size) * size
-    return min(moved, 0.0) if not up and bound > 0 and moved <= size else float(moved)
+    size = Decimal(1).scaleb(exact.adjusted())
+    return float(((exact / size).to_integral_value(ROUND_FLOOR) + 1) * size)
 
 
 def _moment(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
@@ -96,9 +106,15 @@ def _moment(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
     seconds, readable = numbers_of(values, "datetime")
     if not readable[texts.notna().to_numpy()].all():
         return None
-    years = seconds[readable].astype("datetime64[s]").astype("datetime64[Y]").astype(int) + 1970
-    first, last = pd.Timestamp(int(years.min()), 1, 1), pd.Timestamp(int(years.max()), 12, 31)
+    known_days = seconds[readable] // 86_400
+    first, last = (_year(day) for day in (int(known_days.min()) - 1, int(known_days.max()) + 1))
     if (seconds[readable] % 86_400 == 0).all():
-        return {"type": "date", "lower": first.date(), "upper": last.date()}
-    end = last.to_pydatetime().replace(hour=23, minute=59, second=59)
-    return {"type": "datetime", "lower": first.to_pydatetime(), "upper": end}
+        return {"type": "date", "lower": date(first, 1, 1), "upper": date(last, 12, 31)}
+    end = datetime(last, 12, 31, 23, 59, 59)
+    return {"type": "datetime", "lower": datetime(first, 1, 1), "upper": end}
+
+
+def _year(day: int) -> int:
+    """Return the year of a day since 1970, within what a schema may say."""
+    year = int(np.datetime64(day, "D").astype("datetime64[Y]").astype(np.int64)) + 1970
+    return min(max(year, 1), 9999)

@@ -80,23 +80,14 @@ def _is_missing(value: Any) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         value = bytes(value).decode("utf-8", "backslashreplace")
-    if isinstance(value, np.number | np.bool_) and not isinstance(value, np.timedelta64):
+    if isinstance(value, np.generic) and value.dtype.kind in "biufc":
         value = value.item()
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)
+    if isinstance(value, float | np.floating):
+        value = float(value)
+        value = int(value) if value.is_integer() else value
     if type(value) is int and abs(value) > 10**4000:
         value = Decimal(value)  # Python refuses to write integers of more digits than that
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def whole_text(text: str) -> str:
-    """Return a whole number's text in its shortest form, any other text as it is.
-
-    >>> whole_text("01.0"), whole_text("1.5")
-    ('1', '1.5')
-    """
-    short = text.strip()
-    return str(int(short.partition(".")[0])) if len(short) < 40 and _WHOLE.fullmatch(short) else text
 
 
 def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -125,7 +116,8 @@ def _of_dtype(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.boo
     timed = of in ("date", "datetime")
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         values = values.dt.tz_convert("UTC").dt.tz_localize(None)
-    if not isinstance(values.dtype, np.dtype) or values.dtype.kind not in ("M" if timed else "biuf"):
+    kinds = "M" if timed else "biuf"
+    if not isinstance(values.dtype, np.dtype) or values.dtype.kind not in kinds:
         return None
     raw = values.to_numpy()
     if timed:
@@ -153,9 +145,9 @@ def _real(text: str) -> float | None:
 
 
 def _whole(text: str) -> int | None:
-    whole = whole_text(text)
-    if len(whole) < 40 and _WHOLE.fullmatch(whole):
-        return max(-WIDEST, min(WIDEST, int(whole)))
+    short = text.strip()
+    if len(short) < 40 and _WHOLE.fullmatch(short):
+        return max(-WIDEST, min(WIDEST, int(short.partition(".")[0])))
     number = _real(text)
     return None if number is None else round(max(-float(WIDEST), min(float(WIDEST), number)))
 
@@ -169,7 +161,7 @@ def _second(text: str) -> int | None:
     parts = _MOMENT.fullmatch(text.strip())
     if parts is None:
         return None
-    year, month, day = (int(a or b) for a, b in zip(parts.group(1, 2, 3), parts.group(4, 5, 6)))
+    year, month, day = (int(each) for each in parts.group(1, 2, 3, 4, 5, 6) if each is not None)
     hour, minute, second = (int(each or 0) for each in parts.group(7, 8, 9))
     away = [int(each or 0) for each in parts.group(12, 13, 14)]
     if hour > 23 or max(minute, second, *away[1:]) > 59 or away[0] > 23:

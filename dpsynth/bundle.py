@@ -247,9 +247,7 @@ def _check_parts(
     )
 
 
-def _check_signature(
-    head: Mapping[str, Any], public_key: Path | None, faults: list[str]
-) -> str:
+def _check_signature(head: Mapping[str, Any], public_key: Path | None, faults: list[str]) -> str:
     if "signature" not in head:
         if public_key is not None:
             faults.append("the release is not signed")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ ledger_app = typer.Typer(help="Read the account book.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(ledger_app, name="ledger")
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -37,38 +40,43 @@ TablePath = Annotated[Path, typer.Argument(help="The private table, CSV or Parqu
 
 def main() -> None:
     """Run the command line and turn every expected error into a message and an exit code."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except DpsynthError as error:
-        _err.print(f"dpsynth: {error}", markup=False, style="red")
-        sys.exit(2 if isinstance(error, BudgetExceeded | InvalidRequest) else 1)
-    except KeyboardInterrupt:
-        _err.print(
-            "dpsynth: interrupted. The ledger is valid; what was charged stays charged. "
-            "Run again with --resume to finish at no further charge.",
-            style="red",
-        )
-        sys.exit(1)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        _say(f"dpsynth: {error}")
+        return 2 if isinstance(error, BudgetExceeded | InvalidRequest) else 1
     except OSError as error:
-        _err.print(f"dpsynth: the file system refused: {error.strerror}.", style="red")
-        sys.exit(1)
+        _say(f"dpsynth: the file system refused: {error.strerror}.")
+        return 1
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
     except Exception as error:
-        if error.__class__.__module__.startswith(("click", "typer")):
-            _err.print(f"dpsynth: {getattr(error, 'message', error)}", markup=False, style="red")
-            sys.exit(getattr(error, "exit_code", 1))
+        if error.__class__.__module__.startswith(("click", "typer")):  # wrong words on the line
+            _say(f"dpsynth: {getattr(error, 'message', error)}")
+            return int(getattr(error, "exit_code", 1))
         # The text of an unforeseen error could carry a private value: name its kind and place.
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        place = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else ""
-        _err.print(
-            f"dpsynth: unexpected {type(error).__name__} at {place}. This is a defect; please "
-            "report it. The ledger is valid; --resume continues at no further charge.",
-            style="red",
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        _say(
+            f"dpsynth: unexpected {type(error).__name__} at {Path(last.filename).name}:"
+            f"{last.lineno}. This is a defect; please report it. The ledger is valid; --resume "
+            "continues at no further charge."
         )
-        sys.exit(1)
+        return 1
+    if code == _INTERRUPTED:
+        _say(
+            "dpsynth: interrupted. The ledger is valid; what was charged stays charged. "
+            "Run again with --resume to finish at no further charge."
+        )
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    _err.print(text, markup=False, style="red")
 
 
 def _print(data: Any) -> None:
@@ -84,9 +92,7 @@ def schema_draft(table: TablePath) -> None:
 
 
 @app.command()
-def check(
-    recipe: RecipePath, table: TablePath, as_json: Json = False
-) -> None:
+def check(recipe: RecipePath, table: TablePath, as_json: Json = False) -> None:
     """Compare a table with its schema, exactly. For the custodian's eyes only."""
     from dpsynth.recipe import Recipe
     from dpsynth._check import check_table
@@ -116,7 +122,8 @@ def plan(
         _print(found)
         return
     _out.print(
-        f"epsilon {found['epsilon']:g} at delta {found['delta']:g} for {found['unit']}", markup=False
+        f"epsilon {found['epsilon']:g} at delta {found['delta']:g} for {found['unit']}",
+        markup=False,
     )
     table = Table("step", "answers", "noise (sd)", "error to expect")
     for line in found["steps"]:

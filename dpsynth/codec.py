@@ -8,202 +8,37 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth.schema import number_of
+from dpsynth._values import DAY, Kind, numbers_of, text_of
 
-Kind = Literal["integer", "real", "date", "datetime"]
-Answer = TypeVar("Answer")
+__all__ = [
+    "BooleanCodec",
+    "CategoricalCodec",
+    "Codec",
+    "Grid",
+    "Kind",
+    "NumericCodec",
+    "bounds_from_histogram",
+    "codec_from_json",
+    "fine_starts",
+    "numbers_of",
+    "on_lattice",
+    "text_of",
+    "widest_grid",
+]
 
 MOST_FINE = 512
 """Up to so many possible values, each has a code of its own; beyond, cells of a public grid."""
 
 _UNIFORM = 128  # cells of the uniform part of a grid
-_SECONDS, _DAYS = 1, 86_400
-_LIMIT = 2**62  # whole numbers beyond are clipped, so that int64 arithmetic cannot overflow
 _TOP = 2.0**60  # end of the widest grid of reals
-
-
-# -- values: read one by one, never as an array, since pandas lets rows influence each other ------
-
-
-def text_of(values: pd.Series) -> NDArray[np.object_]:
-    """Return the canonical text of each value, None for a missing one.
-
-    Whole floats read as integers, so that a column of 1, 2, 3 has the same categories whether or
-    not a missing value made it floating point. Other text is taken as it is, unstripped; the empty
-    string is missing, as in a CSV. Halves of surrogate pairs, which are no Unicode, become "?".
-
-    >>> text_of(pd.Series([3.0, None, "a "], dtype=object)).tolist()
-    ['3', None, 'a ']
-    """
-    return np.fromiter(_each(_text, values), dtype=object, count=len(values))
-
-
-def _each(read: Callable[[Any], Answer], values: pd.Series) -> list[Answer]:
-    """Return what ``read`` says of each value, remembered for texts and integers.
-
-    Not for others: equal decimals, floats or moments may differ in what they read as.
-    """
-    told: dict[Any, Answer] = {}
-    answers = []
-    for value in _objects(values):
-        if type(value) is not str and type(value) is not int:
-            answers.append(read(value))
-            continue
-        if value not in told:
-            told[value] = read(value)
-        answers.append(told[value])
-    return answers
-
-
-def _objects(values: pd.Series) -> NDArray[np.object_]:
-    """Return the values as Python objects, whatever array held them."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        # Astype would read integers as floats if any row is missing.
-        table = [*_objects(pd.Series(values.cat.categories)), None]
-        picked = (table[code] for code in values.cat.codes)
-        return np.fromiter(picked, dtype=object, count=len(values))
-    try:
-        return values.to_numpy(dtype=object)
-    except Exception:  # Arrow holds days that Python's calendar does not
-        each = (_object(values, row) for row in range(len(values)))
-        return np.fromiter(each, dtype=object, count=len(values))
-
-
-def _object(values: pd.Series, row: int) -> object:
-    try:
-        return values.iloc[row]
-    except Exception:
-        return None
-
-
-def _absent(value: Any) -> bool:
-    if value is None or value is pd.NA or value is pd.NaT:
-        return True
-    try:
-        return bool(value != value)
-    except Exception:  # arrays and signalling NaNs do not compare
-        return False
-
-
-def _text(value: Any) -> str | None:
-    if not isinstance(value, str):
-        if _absent(value):
-            return None
-        try:
-            if isinstance(value, float | np.floating):
-                value = float(value)
-                value = int(value) if value.is_integer() else value
-            value = str(value)
-        except Exception:  # such as an integer of more digits than Python prints
-            return None
-    if not value.isascii():
-        value = value.encode("utf-8", "replace").decode("utf-8")
-    return value or None
-
-
-def _number(value: Any) -> int | float | None:
-    """Return the number that a value stands for, or None."""
-    if isinstance(value, int | np.integer | np.bool_) and not isinstance(value, np.timedelta64):
-        return int(value)
-    if not isinstance(value, float | np.floating):
-        text = _text(value)
-        if text is None or "_" in text:
-            return None
-        if text in ("True", "False"):
-            return int(text == "True")
-        try:
-            return int(text)
-        except ValueError:
-            value = text
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
-
-
-def _seconds(value: Any) -> int | None:
-    """Return the UTC seconds since 1970 of a moment, a day, or a text in ISO 8601, or None."""
-    if _absent(value):
-        return None
-    if isinstance(value, pd.Timestamp):
-        value = value.to_datetime64()
-    if isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[s]").astype(np.int64))
-    if not isinstance(value, date):
-        try:
-            value = datetime.fromisoformat((_text(value) or "").strip())
-        except ValueError:
-            return None
-    return int(number_of(value)) * (_SECONDS if isinstance(value, datetime) else _DAYS)
-
-
-def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return each value as a number, and whether it is one; row-wise, and never an exception.
-
-    Fractions are rounded half to even where whole numbers are wanted, moments down to the second.
-
-    Returns:
-        int64 (integer, date, datetime) or float64 (real) of shape (rows,), and bool (rows,).
-    """
-    if of in ("date", "datetime"):
-        seconds, known = _times_of(values)
-        return np.floor_divide(seconds, _DAYS if of == "date" else _SECONDS), known
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
-        return _plain_numbers(values.to_numpy(), of)
-    found = _each(_number, values)
-    known = np.array([number is not None for number in found], dtype=bool)
-    if of == "real":
-        return np.array([_real(number or 0) for number in found], dtype=np.float64), known
-    return np.array([_whole(number or 0) for number in found], dtype=np.int64), known
-
-
-def _plain_numbers(raw: NDArray[Any], of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Do the same for numpy's own numbers, all at once."""
-    known = np.ones(len(raw), dtype=bool)
-    if raw.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            raw = raw.astype(np.float64)
-        known = ~np.isnan(raw)
-        raw = np.where(known, raw, 0.0)
-        if of == "integer":
-            raw = np.rint(np.clip(raw, -float(_LIMIT), float(_LIMIT)))
-    elif of == "integer":
-        raw = np.minimum(raw, _LIMIT) if raw.dtype == np.uint64 else raw.astype(np.int64)
-        raw = np.maximum(np.minimum(raw.astype(np.int64), _LIMIT), -_LIMIT)
-    return raw.astype(np.float64 if of == "real" else np.int64), known
-
-
-def _whole(number: float) -> int:
-    return round(min(max(number, -_LIMIT), _LIMIT))
-
-
-def _real(number: float) -> float:
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf if number > 0 else -math.inf
-
-
-def _times_of(values: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return UTC seconds since 1970, 0 where there is no moment, and whether there is one."""
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind == "M":
-        raw = values.to_numpy().astype("datetime64[s]")
-        known = ~np.isnat(raw)
-        return np.where(known, raw.astype(np.int64), 0), known
-    found = _each(_seconds, values)
-    known = np.array([second is not None for second in found], dtype=bool)
-    return np.array([second or 0 for second in found], dtype=np.int64), known
 
 
 # -- codecs --------------------------------------------------------------------------------------
@@ -260,25 +95,28 @@ class CategoricalCodec:
 
         Where a category is a whole number, so is the text 3.0, as a file of floats has it.
         """
-        codes: dict[str | None, int] = {text: code for code, text in enumerate(self.texts)}
-        codes[None] = NO_VALUE
-        texts = text_of(values)
-        whole = any(isinstance(v, int) and not isinstance(v, bool) for v in self.values)
-        for text in set(texts) - codes.keys():
-            codes[text] = codes.get(_unpadded(text), NO_CATEGORY) if whole else NO_CATEGORY
-        return np.fromiter((codes[text] for text in texts), dtype=np.int32, count=len(texts))
+        codes = {text: code for code, text in enumerate(self.texts)}
+        positions, distinct = pd.factorize(text_of(values))
+        if any(isinstance(v, int) and not isinstance(v, bool) for v in self.values):
+            found = [codes.get(text, codes.get(_unpadded(text), NO_CATEGORY)) for text in distinct]
+        else:
+            found = [codes.get(text, NO_CATEGORY) for text in distinct]
+        return np.array([*found, NO_VALUE], dtype=np.int32)[positions]  # missing is at -1
 
     def decode(self, codes: NDArray[np.int32], rng: np.random.Generator) -> pd.Series:
         """Return the categories of codes, in the categories' own type."""
         del rng
-        table: list[Any] = [*self.values, *([None] if self.missing else [])]
-        whole = all(isinstance(v, int) and not isinstance(v, bool) for v in self.values)
-        truth = all(isinstance(v, bool) for v in self.values)
-        picked = np.array(table, dtype=object)[codes]
-        if whole or truth:
-            wide = ("Int64" if whole else "boolean") if self.missing else None
-            return pd.Series(picked).astype(wide or ("int64" if whole else "bool"))
-        return pd.Series(picked, dtype=object)
+        table = np.array([*self.values, *([None] if self.missing else [])], dtype=object)
+        kinds = {type(value) for value in self.values}
+        dtype: Any = object
+        if kinds == {int}:
+            dtype = "Int64" if self.missing else "int64"
+        elif kinds == {bool}:
+            dtype = "boolean" if self.missing else "bool"
+        elif kinds == {str}:
+            dtype = pd.Series(["text"]).dtype  # what this pandas reads text as
+        decoded: pd.Series = pd.Series(table[codes], dtype=dtype)
+        return decoded
 
     def label(self, code: int) -> str:
         """Return a code's name for reports."""
@@ -318,9 +156,9 @@ class BooleanCodec:
         """Return int32 codes of shape (rows,)."""
         absent = 2 if self.missing else self.default
         words = dict.fromkeys(self._TRUE, 1) | dict.fromkeys(self._FALSE, 0)
-        texts = (_unpadded((text or "").strip().lower()) for text in text_of(values))
-        found = (words.get(text, absent) for text in texts)
-        return np.fromiter(found, dtype=np.int32, count=len(values))
+        positions, distinct = pd.factorize(text_of(values))
+        found = [words.get(_unpadded(text.strip().lower()), absent) for text in distinct]
+        return np.array([*found, absent], dtype=np.int32)[positions]
 
     def decode(self, codes: NDArray[np.int32], rng: np.random.Generator) -> pd.Series:
         """Return booleans; nullable ones if missing values are allowed."""
@@ -385,7 +223,8 @@ class NumericCodec:
         if self.step is not None:
             # Values are declared on a lattice: count steps, or 0.1 + 0.2 would miss its cell.
             numbers, starts = self._places(numbers, self.step), self._places(starts, self.step)
-        return np.clip(np.searchsorted(starts, numbers, side="right") - 1, 0, len(starts) - 1)
+        cells = np.searchsorted(starts, numbers, side="right") - 1
+        return np.asarray(np.clip(cells, 0, len(starts) - 1), dtype=np.int64)
 
     @property
     def _dtype(self) -> type[np.int64 | np.float64]:
@@ -393,7 +232,7 @@ class NumericCodec:
 
     def _places(self, numbers: NDArray[Any], step: float) -> NDArray[np.int64]:
         """Return how many steps above the lower bound a number lies."""
-        inside = np.clip(numbers, self.starts[0], self.upper)
+        inside: NDArray[np.float64] = np.clip(numbers, self.starts[0], self.upper)
         return np.rint((inside - self.starts[0]) / step).astype(np.int64)
 
     def decode(self, codes: NDArray[np.int32], rng: np.random.Generator) -> pd.Series:
@@ -429,9 +268,11 @@ class NumericCodec:
     def _real_label(self, low: float, high: float) -> str:
         single = self.step if self.step is not None else math.ulp(low)
         if high - low < 1.5 * single:
-            return f"{low:.6g}"
+            return f"{low:.12g}"
         after = math.nextafter(low, -math.inf)  # a cell that follows a single value leaves it out
-        return f"({after:.6g}, {high:.6g})" if after in self.starts else f"[{low:.6g}, {high:.6g})"
+        return (
+            f"({after:.12g}, {high:.12g})" if after in self.starts else f"[{low:.12g}, {high:.12g})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the codec as plain JSON data."""
@@ -464,14 +305,14 @@ def _typed(numbers: NDArray[Any], gone: NDArray[np.bool_], of: Kind, missing: bo
         if not missing:
             return pd.Series(numbers.astype(np.int64))
         return pd.Series(pd.array(numbers, dtype="Int64")).mask(pd.Series(gone))
-    seconds = numbers * (_DAYS if of == "date" else _SECONDS)
+    seconds = numbers * (DAY if of == "date" else 1)
     return pd.Series(seconds.astype("datetime64[s]")).mask(pd.Series(gone))
 
 
 def _show(number: int, of: Kind) -> str:
     if of == "integer":
         return str(number)
-    seconds = number * (_DAYS if of == "date" else _SECONDS)
+    seconds = number * (DAY if of == "date" else 1)
     return str(np.datetime64(seconds, "s").astype("datetime64[D]" if of == "date" else None))
 
 
@@ -518,20 +359,26 @@ def _real_starts(lower: float, upper: float) -> tuple[float, ...]:
 
 def _lattice(lower: float, places: NDArray[np.int64], step: float) -> NDArray[np.float64]:
     """Return lower + places * step, with no more decimals than the two have."""
-    return np.asarray(np.round(lower + places * step, max(_decimals(lower), _decimals(step))))
+    digits = max(_decimals(lower), _decimals(step))
+    reals = lower + places.astype(np.float64) * step
+    # Beyond so many digits, shifting them would lose more than it tidies.
+    return np.round(reals, digits) if digits <= 12 else reals
 
 
 def _decimals(number: float) -> int:
     return max(0, -int(Decimal(repr(float(number))).as_tuple().exponent))
 
 
-def on_lattice(lower: float, upper: float, step: float) -> tuple[float, float]:
-    """Return bounds moved outwards to multiples of a step, within what 2**50 steps reach."""
-    reach = 2**50 // 2
-    low = max(math.floor(lower / step), -reach)
-    high = max(min(math.ceil(upper / step), reach), low + 1)
-    ends = _lattice(0.0, np.array([low, high]), step)
-    return float(ends[0]), float(ends[1])
+def on_lattice(lower: float, upper: float, step: float) -> tuple[float, float, float]:
+    """Return bounds moved outwards to multiples of a step, and the step, doubled until it fits.
+
+    No more than 2**50 steps are told apart, so that floating point tells them too.
+    """
+    while max(upper - lower, abs(lower), abs(upper)) / step > 2**49:
+        step *= 2
+    places = np.array([math.floor(lower / step), math.ceil(upper / step)])
+    low, high = _lattice(0.0, places, step).tolist()
+    return low, high, step
 
 
 def _geometric(lower: float, upper: float, unit: float) -> list[float]:
@@ -577,7 +424,7 @@ def widest_grid(of: Kind) -> Grid:
         magnitudes = [2.0 ** (j / 4) for j in range(-4 * 20, 4 * 60)]
         return Grid(of, tuple([-m for m in reversed(magnitudes)] + [0.0] + magnitudes))
     months = np.arange("1800-01", "2200-01", 6, dtype="datetime64[M]").astype("datetime64[D]")
-    unit = 1 if of == "date" else _DAYS
+    unit = 1 if of == "date" else DAY
     return Grid(of, tuple(int(day) * unit for day in months.astype(np.int64)))
 
 
@@ -592,14 +439,16 @@ def bounds_from_histogram(
         sigma: Standard deviation of the noise.
 
     Returns:
-        The start of the first such cell and the end of the last; cells around zero (the present
-        day, for dates) if none stands out. Never the least or greatest value itself.
+        The start of the first such cell and the end of the last, lower < upper; if none stands
+        out, -1 to 1 for reals, a few cells around zero for integers, around the year 2000 for
+        dates. Never the least or greatest value itself.
     """
     level = sigma * (math.sqrt(2 * math.log(2 * grid.size)) + 1)
     found = np.flatnonzero(counts[: len(grid.starts)] > level)
     if not len(found):
         middle = len(grid.starts) // 2
-        found = np.array([middle - 4, middle + 4])
+        reach = 81 if grid.of == "real" else 4  # up to 1, for reals
+        found = np.array([middle - reach, middle + reach - 1])
     low = grid.starts[int(found[0])]
     after = int(found[-1]) + 1
     if grid.of == "real":

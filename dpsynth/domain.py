@@ -246,22 +246,28 @@ def _codec(column: Column, found: tuple[str, ...], bounds: Bounds | None) -> Cod
         case Boolean():
             return BooleanCodec(int(column.default), column.missing)
         case Integer() | Real() | Date() | Datetime():
-            kind = _KINDS[type(column)]
-            if column.lower is not None and column.upper is not None:
-                lower, upper = number_of(column.lower), number_of(column.upper)
-            elif bounds is not None:
-                lower, upper = bounds
-            else:
-                raise TypeError("a range was resolved without bounds")
-            step = column.step if isinstance(column, Real) else None
-            if step is not None and column.lower is None:
-                lower, upper = on_lattice(lower, upper, step)
-            default = number_of(column.default) if column.default is not None else lower
-            default = min(max(default, lower), upper)
-            starts = fine_starts(kind, lower, upper, step)
-            return NumericCodec(kind, starts, upper, step, default, column.missing)
+            return _numeric(column, bounds)
         case Drop() | Key():
             raise TypeError("dropped columns and keys are not coded")
+
+
+def _numeric(column: Integer | Real | Date | Datetime, bounds: Bounds | None) -> NumericCodec:
+    step = column.step if isinstance(column, Real) else None
+    lower: float
+    upper: float
+    if column.lower is not None and column.upper is not None:
+        lower, upper = number_of(column.lower), number_of(column.upper)
+    elif bounds is None:
+        raise TypeError("a range was resolved without bounds")
+    elif step is None:
+        lower, upper = bounds
+    else:
+        lower, upper, step = on_lattice(bounds[0], bounds[1], step)
+    default = number_of(column.default) if column.default is not None else lower
+    default = min(max(default, lower), upper)
+    kind = _KINDS[type(column)]
+    starts = fine_starts(kind, lower, upper, step)
+    return NumericCodec(kind, starts, upper, step, default, column.missing)
 
 
 def _public(name: str, column: Column, discovered: bool, size: int) -> dict[str, Any]:

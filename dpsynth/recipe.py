@@ -62,7 +62,9 @@ class _Shares(BaseModel):
 class _Release(BaseModel):
     model_config = _STRICT
     epsilon: float = Field(description="What this release may spend.")
-    delta: float | None = Field(None, description="By default the account's, times epsilon's share.")
+    delta: float | None = Field(
+        None, description="By default the account's, times epsilon's share."
+    )
     audit_share: float = Field(0.2, ge=0, le=0.5, description="Chance that a unit is audited.")
     shares: _Shares = Field(default_factory=_Shares, description="How the precision is split.")
     rows: int | None = Field(None, ge=0, description="Rows to draw; by default the noisy number.")

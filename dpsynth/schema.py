@@ -188,8 +188,11 @@ def _range_faults(column: Ranged) -> list[str]:
     reach = {Integer: 2**62, Real: 2**60}.get(type(column))
     if reach is not None and any(abs(v) > reach for v in values):  # type: ignore[arg-type]
         faults.append(f"has a bound beyond 2**{reach.bit_length() - 1}")
-    if len({isinstance(v, datetime) and v.tzinfo is not None for v in values}) > 1:
+    zones = {v.utcoffset() for v in values if isinstance(v, datetime)}
+    if None in zones and len(zones) > 1:
         return ["mixes moments with and without a time zone"]
+    if any(zone is not None and zone % timedelta(minutes=1) for zone in zones):
+        return ["has a moment whose time zone is not whole minutes from UTC"]
     if (lower is None) != (upper is None):
         faults.append("gives one bound; give both, or neither to have them found for a price")
     elif lower is not None and upper is not None:
@@ -236,7 +239,8 @@ class Schema:
         """Refuse wrong types and contradictions, all at once."""
         faults: list[str] = []
         columns: dict[str, Column] = {}
-        for name, column in self.columns.items():
+        given: Mapping[Any, Any] = self.columns
+        for name, column in given.items():
             if not isinstance(name, str) or not isinstance(column, Column):
                 faults.append(f"column {name!r} is not a text with a column type")
             else:
@@ -313,7 +317,8 @@ class Schema:
             faults.append(
                 f"{key!r} is no key of a schema{_hint(key, ['format_version', 'columns'])}"
             )
-        if data.get("format_version") != FORMAT_VERSION:
+        version = data.get("format_version")
+        if type(version) is not int or version != FORMAT_VERSION:
             faults.append(f"format_version must be {FORMAT_VERSION}")
         tables = data.get("columns")
         if not isinstance(tables, Mapping) or not tables:
@@ -342,6 +347,30 @@ class Schema:
             lines += ["", f"[columns.{toml(name)}]"]
             lines += [f"{key} = {toml(value)}" for key, value in _facts(column).items()]
         return "\n".join(lines) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of schema files, for editors; dates are texts in ISO 8601."""
+    kinds = []
+    for kind in _TYPES:
+        own = _model_of(kind).model_json_schema()
+        own["properties"] = {"type": {"const": kind}, **own["properties"]}
+        kinds.append({**own, "required": ["type", *own.get("required", [])]})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "dpsynth schema",
+        "type": "object",
+        "properties": {
+            "format_version": {"const": FORMAT_VERSION},
+            "columns": {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {"oneOf": kinds},
+            },
+        },
+        "required": ["format_version", "columns"],
+        "additionalProperties": False,
+    }
 
 
 def _facts(column: Column) -> dict[str, Any]:
@@ -386,24 +415,32 @@ def _add(
     facts: Mapping[str, Any],
     faults: list[str],
 ) -> None:
-    """Add a column whose facts have the right types and agree with each other, or note its faults."""
+    """Add a column of facts that have the right types and agree, or note its faults."""
     from pydantic import ValidationError
 
-    if not _is_unicode(name):
-        faults.append(f"column {name!r} has a name that is no Unicode")
+    texts = [text for value in facts.values() for text in _listed(value) if isinstance(text, str)]
+    if not all(map(_is_unicode, [name, *texts])):
+        faults.append(f"column {name!r} holds half a surrogate pair, which is no Unicode")
+        return
     try:
-        checked = _model_of(cls).model_validate(facts)
+        checked = _model_of(cls.__name__.lower()).model_validate(facts)
     except ValidationError as error:
-        known = [each.name for each in fields(cls)]
+        known = ["type", *(each.name for each in fields(cls))]
+        wrong: dict[str, list[str]] = {}
         for each in error.errors():
-            key = str(each["loc"][0])
+            key, what = str(each["loc"][0]), each["msg"].lower()
             if each["type"] == "extra_forbidden":
                 faults.append(f"column {name!r} has the unknown key {key!r}{_hint(key, known)}")
-            elif f"column {name!r}, {key}:" not in " ".join(faults):
-                faults.append(f"column {name!r}, {key}: {each['msg'].lower()}")
+            elif what not in wrong.setdefault(key, []):
+                wrong[key].append(what)
+        faults += [f"column {name!r}, {key}: {' or '.join(each)}" for key, each in wrong.items()]
         return
     columns[name] = cls(**{key: getattr(checked, key) for key in checked.model_fields_set})
     faults.extend(f"column {name!r} {each}" for each in _column_faults(columns[name]))
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _is_unicode(text: str) -> bool:
@@ -415,10 +452,11 @@ def _is_unicode(text: str) -> bool:
 
 
 @lru_cache
-def _model_of(cls: type[Column]) -> type[BaseModel]:
+def _model_of(kind: str) -> type[BaseModel]:
     """Return a strict model of a column type: no conversions, no unknown keys."""
     from pydantic import ConfigDict, create_model
 
+    cls = _TYPES[kind]
     hints = get_type_hints(cls)
     wanted: dict[str, Any] = {
         each.name: (hints[each.name], ... if each.default is MISSING else each.default)
@@ -446,8 +484,12 @@ def toml(value: Any) -> str:
             return '"' + "".join(_escaped(character) for character in value) + '"'
         case datetime():
             return value.isoformat()
-        case date() | int() | float():
-            return value.isoformat() if isinstance(value, date) else repr(value)
+        case date():
+            return value.isoformat()
+        case float():
+            return float.__repr__(value)  # a numpy float would name its type
+        case int():
+            return int.__repr__(value)
         case list() | tuple():
             return "[" + ", ".join(toml(each) for each in value) + "]"
         case _:

@@ -29,11 +29,11 @@ class DpsynthError(Exception):
         super().__init__(f"{asked} {limit} {state} {instead}")
 
 
-class InvalidRequest(DpsynthError, ValueError):
+class InvalidRequest(DpsynthError, ValueError):  # noqa: N818
     """A parameter, plan or request that can never be right, whatever the data."""
 
 
-class BudgetExceeded(DpsynthError):
+class BudgetExceeded(DpsynthError):  # noqa: N818
     """A charge the account's remaining budget does not cover."""
 
 
@@ -41,5 +41,5 @@ class LedgerError(DpsynthError):
     """A ledger file that cannot be used: unreadable, unwritable, unsafe place, wrong version."""
 
 
-class LedgerCorrupt(LedgerError):
+class LedgerCorrupt(LedgerError):  # noqa: N818
     """A ledger whose hash chain or totals do not verify."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -22,14 +22,21 @@ Number = float | int | str | Decimal | Fraction
 def exact(value: Number) -> Fraction:
     """Return the number as a person wrote it: 0.1 is one tenth, not its binary neighbour.
 
+    Raises:
+        InvalidRequest: It is not a finite number.
+
     >>> exact(0.1)
     Fraction(1, 10)
     """
     if isinstance(value, Fraction):
         return value
+    text = str(value)
     try:
-        return Fraction(str(value))
-    except (ValueError, ZeroDivisionError) as error:
+        # The float first: an exponent of nine digits would expand into a gigabyte of zeros.
+        if "/" not in text and not 1e-300 < abs(float(text)) < 1e300:
+            return Fraction(float(text))
+        return Fraction(text)
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise InvalidRequest(
             "A privacy parameter was given that is not a finite number.",
             "NaN and infinity carry no guarantee.",
@@ -108,7 +115,7 @@ class Budget:
                 f"Only {ADJACENCY} is proved in this version.",
                 "Convert the claim to adding or removing one unit.",
             )
-        return Budget(Fraction(data["epsilon"]), Fraction(data["delta"]))
+        return Budget(data["epsilon"], data["delta"])
 
 
 def require_delta_below(delta: Fraction, units: int) -> None:
@@ -127,10 +134,18 @@ def require_delta_below(delta: Fraction, units: int) -> None:
         )
 
 
-def show(value: Fraction) -> str:
-    """Return a rational as a person reads it: exact if short, else rounded up in sight.
+def show(value: Fraction, *, up: bool = True) -> str:
+    """Return a rational to six digits, rounded so that no claim is made smaller than it is.
+
+    Args:
+        value: What to show.
+        up: Whether to round up (what is asked or promised) or down (what is left).
 
     >>> show(Fraction(17, 20)), show(Fraction(1, 1000000))
     ('0.85', '1e-06')
+    >>> show(Fraction(1, 3)), show(Fraction(1, 3), up=False)
+    ('0.333334', '0.333333')
     """
-    return f"{float(value):.6g}"
+    digits = Context(prec=6, rounding=ROUND_CEILING if up else ROUND_FLOOR)
+    rounded = digits.divide(Decimal(value.numerator), Decimal(value.denominator))
+    return f"{float(rounded):.6g}"

@@ -11,6 +11,7 @@ from dpsynth_accounting.curves import curve
 from dpsynth_accounting.events import Event
 
 _TIGHT = 1e-4  # relative width at which the search over the scale stops
+_GREATEST = 1e12  # scale beyond which the search gives up: the plan's price does not rise
 
 
 def calibrate(plan: Callable[[float], Event], epsilon: float, delta: float) -> Event:
@@ -29,43 +30,56 @@ def calibrate(plan: Callable[[float], Event], epsilon: float, delta: float) -> E
         InvalidRequest: No scale meets the budget, for instance since parts of the plan with a
             fixed cost already exceed it.
     """
-
-    def fits(scale: float, *, losses: bool, interval: float) -> bool:
-        price = curve(plan(scale), interval=interval, losses=losses)
-        return price.epsilon(delta) <= epsilon
-
     coarse = max(1e-4, epsilon / 2000)
-    fine = max(1e-4, epsilon / 10_000)
-    low, high = _bracket(lambda s: fits(s, losses=False, interval=coarse), epsilon)
-    low = _bisect(lambda s: fits(s, losses=False, interval=coarse), low, high, _TIGHT)
+
+    def cheap(scale: float) -> bool:
+        return curve(plan(scale), interval=coarse, losses=False).epsilon(delta) <= epsilon
+
+    def dear(scale: float) -> bool:
+        return curve(plan(scale), interval=coarse).epsilon(delta) <= epsilon
+
+    bracket = _bracket(cheap, epsilon, 80) or _bracket(dear, epsilon, 12)
+    if bracket is None:
+        raise _impossible()
+    low = _bisect(cheap, *bracket, _TIGHT)
     # Privacy-loss distributions can only allow more: search upwards from what is already safe.
     top = 1.6 * low
-    best = _bisect(lambda s: fits(s, losses=True, interval=coarse), low, top, 4 * _TIGHT)
-    if fits(best * (1 + 8 * _TIGHT), losses=True, interval=fine):
-        best *= 1 + 8 * _TIGHT
-    event = plan(best)
-    if curve(event, interval=fine).epsilon(delta) > epsilon:
-        event = plan(low)
-    return event
+    while top < _GREATEST and dear(top):
+        low, top = top, 1.6 * top
+    scale, step = _bisect(dear, low, top, 4 * _TIGHT), 8 * _TIGHT
+    scale *= 1 + step
+    for _ in range(40):
+        # The same computation as by whoever verifies the charge later.
+        event = plan(scale)
+        if curve(event).epsilon(delta) <= epsilon:
+            return event
+        scale, step = scale / (1 + step), step * 1.3
+    raise _impossible()
 
 
-def _bracket(fits: Callable[[float], bool], epsilon: float) -> tuple[float, float]:
-    """Return a scale that fits and one that does not."""
+def _impossible() -> InvalidRequest:
+    return InvalidRequest(
+        "A plan was to be fitted into a budget.",
+        "Its fixed parts alone, or its delta, exceed what the budget allows.",
+        "Raise delta or epsilon, or ask for less in one plan.",
+    )
+
+
+def _bracket(
+    fits: Callable[[float], bool], epsilon: float, tries: int
+) -> tuple[float, float] | None:
+    """Return a scale that fits and one that does not, or None where none was found to fit."""
     scale = epsilon * epsilon / 40
-    for _ in range(80):
+    for _ in range(tries):
         if fits(scale):
             break
         scale /= 4
     else:
-        raise InvalidRequest(
-            "A plan was to be fitted into a budget.",
-            "Its fixed parts alone, or its delta, exceed what the budget allows.",
-            "Raise delta or epsilon, or ask for less in one plan.",
-        )
+        return None
     top = scale * 4
     while fits(top):
         scale, top = top, top * 4
-        if top > 1e12:
+        if top > _GREATEST:
             break
     return scale, top
 
@@ -91,5 +105,8 @@ def rational_up(value: float, denominator: int = 1 << 12) -> Fraction:
 
 
 def rational_down(value: float, denominator: int = 1 << 20) -> Fraction:
-    """Return the greatest positive fraction over ``denominator`` that is at most ``value``."""
+    """Return the greatest fraction over ``denominator`` at most ``value``, but never 0.
+
+    Below one ``denominator``-th it returns that, which is more than ``value``.
+    """
     return Fraction(max(1, math.floor(Fraction(value) * denominator)), denominator)

@@ -6,14 +6,17 @@ parameters) may adapt to earlier answers:
 * *smoothed Gaussian*: discrete Gaussians are, up to a factor too small to matter, a
   post-processing of continuous ones with variance ``sigma2 - SMOOTHING``; continuous ones compose
   in closed form. Proof: ``docs/explanation/discrete-gaussian.md``.
-* *privacy-loss distribution*: exact lattice where every shift is one, bounded range for selections.
+* *privacy-loss distribution*: exact lattice where one shift dominates, bounded range for
+  selections, smoothed Gaussians for the rest.
 * *zero-concentrated DP* with the conversion of Canonne, Kamath and Steinke (2020, Prop. 12).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -23,6 +26,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from dpsynth_accounting import _pld
 from dpsynth_accounting._errors import InvalidRequest
+from dpsynth_accounting.budget import Number, exact
 from dpsynth_accounting.events import (
     ApproxDP,
     DiscreteGaussian,
@@ -41,8 +45,14 @@ _ETA = 2.0 * sum(math.exp(-2.0 * math.pi**2 * SMOOTHING * n * n) for n in (1, 2,
 PER_SHIFT = math.log1p(_ETA) - math.log1p(-_ETA)
 """Log of the factor by which one moved coordinate can differ from its smoothed twin."""
 
-_LATTICE_WORTHWHILE = 600.0  # above this sigma2 smoothing costs less than 0.13 % of the noise
+_LATTICE_WORTHWHILE = 600  # above this sigma2 smoothing costs less than 0.13 % of the noise
 _ROUNDING = 1e-9  # relative margin on every epsilon for floating point
+_HOPELESS = 1000  # rho from which no epsilon worth claiming is left: priced at infinity
+_LOSSES_WORTHWHILE = 100  # rho above which privacy-loss distributions are too large to build
+
+
+Leaves = Iterable[tuple[Event, int]]
+"""Leaves of an event, each with how often it occurs."""
 
 
 class _Bound(Protocol):
@@ -59,7 +69,8 @@ class _GaussianBound:
     slack: float = 0.0
 
     def delta(self, epsilon: float) -> float:
-        return min(1.0, math.exp(self.slack) * _gaussian_delta(self.mu, epsilon - 2 * self.slack))
+        shifted = epsilon * (1 - _ROUNDING) - 2 * self.slack
+        return min(1.0, math.exp(self.slack) * _gaussian_delta(self.mu, shifted))
 
     def epsilon(self, delta: float) -> float:
         target = delta * math.exp(-self.slack)
@@ -68,7 +79,7 @@ class _GaussianBound:
 
 @dataclass(frozen=True)
 class _ConcentratedBound:
-    """rho-zCDP."""
+    """rho-zCDP, by the conversion of Canonne, Kamath and Steinke (2020), Proposition 12."""
 
     rho: float
 
@@ -102,7 +113,8 @@ class _LossBound:
     slack: float = 0.0
 
     def delta(self, epsilon: float) -> float:
-        found = float(self.pld.get_delta_for_epsilon(epsilon - 2 * self.slack))
+        shifted = epsilon * (1 - _ROUNDING) - 2 * self.slack
+        found = float(self.pld.get_delta_for_epsilon(shifted))
         return min(1.0, math.exp(self.slack) * found + _pld.FFT_SLACK)
 
     def epsilon(self, delta: float) -> float:
@@ -115,6 +127,8 @@ class _LossBound:
 
 def _gaussian_delta(mu: float, epsilon: float) -> float:
     """Return the exact delta(epsilon) of mu-GDP (Balle and Wang 2018, Theorem 8)."""
+    if mu == 0:
+        return max(0.0, -math.expm1(epsilon))
     first = float(ndtr(mu / 2 - epsilon / mu))
     log_second = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
     return max(0.0, first - math.exp(min(log_second, 0.0))) if first > 0 else 0.0
@@ -141,25 +155,24 @@ class Curve:
     """
 
     bounds: tuple[_Bound, ...]
-    base_epsilon: float
-    base_delta: float
+    base_epsilon: Fraction
+    base_delta: Fraction
 
-    def epsilon(self, delta: float) -> float:
+    def epsilon(self, delta: Number) -> float:
         """Return the least certified epsilon at ``delta`` (infinite if there is none)."""
-        left = delta - self.base_delta
-        if left < 0 or (left == 0 and self.bounds):
+        left = exact(delta) - self.base_delta
+        if left < 0 or (self.bounds and float(left) == 0):
             return math.inf
-        if not self.bounds:
-            return self.base_epsilon
-        return self.base_epsilon + min(bound.epsilon(left) for bound in self.bounds)
+        least = min((bound.epsilon(float(left)) for bound in self.bounds), default=0.0)
+        return float(self.base_epsilon) + least
 
-    def delta(self, epsilon: float) -> float:
+    def delta(self, epsilon: Number) -> float:
         """Return the least certified delta at ``epsilon``."""
-        left = epsilon - self.base_epsilon
+        left = exact(epsilon) - self.base_epsilon
         if left < 0:
             return 1.0
-        least = min((bound.delta(left) for bound in self.bounds), default=0.0)
-        return min(1.0, self.base_delta + least)
+        least = min((bound.delta(float(left)) for bound in self.bounds), default=0.0)
+        return min(1.0, float(self.base_delta) + least)
 
     def true_positive_rate(self, false_positive_rate: float) -> float:
         """Return the greatest rate at which any attacker can recognise a member.
@@ -173,17 +186,18 @@ class Curve:
                 "A rate is a probability.",
                 "Ask at 0.01, for instance.",
             )
-        top = self.epsilon(max(self.base_delta * 2, 1e-12)) if self.bounds else self.base_epsilon
-        grid = self.base_epsilon + np.linspace(0.0, max(top - self.base_epsilon, 0.0), 200)
+        low = float(self.base_epsilon)
+        top = min(self.epsilon(max(self.base_delta * 2, Fraction(1, 10**12))), low + 100.0)
         best = 1.0
-        for epsilon in grid:
-            delta = self.delta(float(epsilon))
-            best = min(best, math.exp(min(epsilon, 700.0)) * false_positive_rate + delta)
+        for step in np.linspace(0.0, top - low, 200):
+            # Added exactly, so that the first point of the grid is not below the base.
+            epsilon = self.base_epsilon + Fraction(float(step))
+            delta = self.delta(epsilon)
+            odds = math.exp(min(float(epsilon), 700.0))
+            best = min(best, odds * false_positive_rate + delta)
             # The mirrored test: the attacker's false negatives bound the false positives.
-            best = min(
-                best, 1 - (1 - false_positive_rate - delta) * math.exp(-min(epsilon, 700.0))
-            )
-        return min(1.0, best)
+            best = min(best, 1 - (1 - false_positive_rate - delta) / odds)
+        return min(1.0, best * (1 + _ROUNDING))
 
 
 @lru_cache(maxsize=256)
@@ -196,22 +210,29 @@ def curve(event: Event, *, interval: float = 1e-4, losses: bool = True) -> Curve
         losses: Whether to build privacy-loss distributions, the tightest and slowest bound.
     """
     leaves = flatten(event)
-    base_epsilon = sum(float(e.epsilon) * n for e, n in leaves if isinstance(e, ApproxDP))
-    base_delta = sum(float(e.delta) * n for e, n in leaves if isinstance(e, ApproxDP))
+    declared = [(e, n) for e, n in leaves if isinstance(e, ApproxDP)]
     parts = [(e, n) for e, n in leaves if not isinstance(e, ApproxDP)]
-    bounds: list[_Bound] = []
-    if parts:
-        bounds.append(_ConcentratedBound(sum(_rho(e) * n for e, n in parts)))
-        selections = [(e, n) for e, n in parts if isinstance(e, Exponential)]
-        smooth = _smoothed(parts)
-        if smooth is not None and not selections:
-            bounds.append(smooth)
-        if losses:
-            bounds.extend(_loss_bounds(parts, selections, smooth, interval))
-    return Curve(tuple(bounds), base_epsilon, base_delta)
+    base = (
+        sum((e.epsilon * n for e, n in declared), Fraction(0)),
+        sum((e.delta * n for e, n in declared), Fraction(0)),
+    )
+    if not parts:
+        return Curve((), *base)
+    rho = sum((_rho(e) * n for e, n in parts), Fraction(0))
+    if rho > _HOPELESS:
+        return Curve((_ConcentratedBound(math.inf),), *base)
+    bounds: list[_Bound] = [_ConcentratedBound(float(rho))]
+    smooth = _smoothed(parts)
+    if smooth is not None:
+        bounds.append(smooth)
+    if losses and rho <= _LOSSES_WORTHWHILE:
+        composed = _losses(parts, interval)
+        if composed is not None:
+            bounds.append(composed)
+    return Curve(tuple(bounds), *base)
 
 
-def _rho(event: Event) -> float:
+def _rho(event: Event) -> Fraction:
     """Return the zCDP cost of a leaf.
 
     Discrete Gaussian: Canonne, Kamath, Steinke (2020), Theorem 14. Bounded range: Cesar and
@@ -219,65 +240,71 @@ def _rho(event: Event) -> float:
     """
     match event:
         case Gaussian(sigma, sensitivity):
-            return float(sensitivity * sensitivity / (sigma * sigma)) / 2
+            return Fraction(sensitivity * sensitivity / (sigma * sigma)) / 2
         case DiscreteGaussian(sigma2, l2_squared, _):
-            return float(l2_squared / sigma2) / 2
+            return Fraction(l2_squared / sigma2) / 2
         case Exponential(epsilon):
-            return float(epsilon * epsilon) / 8
+            return Fraction(epsilon * epsilon) / 8
         case ApproxDP() | Repeat() | Sequence():
             raise TypeError("only leaves with a concentrated cost have one")
 
 
-def _smoothed(parts: list[tuple[Event, int]]) -> _GaussianBound | None:
-    """Return the closed-form bound on the Gaussian leaves, or None where smoothing is impossible."""
+def _smoothed(parts: Leaves) -> _GaussianBound | None:
+    """Return the closed form of leaves that are all Gaussian and smooth, or None."""
     mu2, slack = 0.0, 0.0
     for event, count in parts:
         match event:
             case Gaussian(sigma, sensitivity):
                 mu2 += count * float(sensitivity * sensitivity / (sigma * sigma))
-            case DiscreteGaussian(sigma2, l2_squared, shifts):
-                if sigma2 <= 2 * SMOOTHING:
-                    return None
+            case DiscreteGaussian(sigma2, l2_squared, shifts) if sigma2 > 2 * SMOOTHING:
                 mu2 += count * l2_squared / (float(sigma2) - SMOOTHING)
                 slack += count * shifts * PER_SHIFT
             case _:
-                continue
-    return _GaussianBound(math.sqrt(mu2), slack) if mu2 > 0 else _GaussianBound(0.0)
+                return None
+    return _GaussianBound(math.sqrt(mu2), slack)
 
 
-def _loss_bounds(
-    parts: list[tuple[Event, int]],
-    selections: list[tuple[Event, int]],
-    smooth: _GaussianBound | None,
-    interval: float,
-) -> list[_Bound]:
-    """Return bounds by composed privacy-loss distributions, where they can win."""
-    chosen = [
-        _pld.bounded_range(float(e.epsilon), n, interval)
-        for e, n in selections
-        if isinstance(e, Exponential)
-    ]
-    found: list[_Bound] = []
-    if smooth is not None and selections:
-        plds = [*chosen, _pld.gaussian(smooth.mu, interval)] if smooth.mu > 0 else chosen
-        found.append(_LossBound(_composed(plds), smooth.slack))
-    lattice = [(e, n) for e, n in parts if isinstance(e, DiscreteGaussian)]
-    unit_shifts = all(e.l2_squared == e.shifts for e, _ in lattice)
-    small = any(float(e.sigma2) < _LATTICE_WORTHWHILE for e, _ in lattice)
-    if lattice and unit_shifts and small:
-        plds = [
-            _pld.discrete_gaussian(math.sqrt(float(e.sigma2)), n * e.shifts, interval)
-            for e, n in lattice
-        ]
-        mu2 = sum(
-            n * float(e.sensitivity * e.sensitivity / (e.sigma * e.sigma))
-            for e, n in parts
-            if isinstance(e, Gaussian)
-        )
-        if mu2 > 0:
-            plds.append(_pld.gaussian(math.sqrt(mu2), interval))
-        found.append(_LossBound(_composed([*plds, *chosen])))
-    return found
+def _losses(parts: Leaves, interval: float) -> _LossBound | None:
+    """Return the bound by composed privacy-loss distributions, or None where it cannot win.
+
+    Selections and small lattices keep their own distribution; all else is smoothed.
+    """
+    plds: list[Any] = []
+    rest: list[tuple[Event, int]] = []
+    for event, count in parts:
+        shift = _worst_shift(event)
+        if isinstance(event, Exponential):
+            plds.append(_pld.bounded_range(float(event.epsilon), count, interval))
+        elif isinstance(event, DiscreteGaussian) and shift is not None:
+            sigma = math.sqrt(float(event.sigma2))
+            plds.append(_pld.discrete_gaussian(sigma, shift[0], count * shift[1], interval))
+        else:
+            rest.append((event, count))
+    smooth = _smoothed(rest)
+    if not plds or smooth is None:
+        return None
+    if smooth.mu > 0:
+        plds.append(_pld.gaussian(smooth.mu, interval))
+    return _LossBound(_composed(plds), smooth.slack)
+
+
+def _worst_shift(event: Event) -> tuple[int, int] | None:
+    """Return the (size, coordinates) of a shift that dominates all others, where one does.
+
+    One coordinate: the discrete Gaussian is log-concave, so one threshold test is optimal against
+    every shift and its power grows with the shift. Squared norm 2 or 3 over as many coordinates:
+    only shifts by one fit. From 4 on (2, 0, 0, 0) fits too, and neither it nor (1, 1, 1, 1)
+    dominates the other on a lattice.
+    """
+    match event:
+        case DiscreteGaussian(sigma2) if sigma2 >= _LATTICE_WORTHWHILE:
+            return None
+        case DiscreteGaussian(_, l2_squared, 1):
+            return math.isqrt(l2_squared), 1
+        case DiscreteGaussian(_, l2_squared, shifts) if l2_squared == shifts < 4:
+            return 1, shifts
+        case _:
+            return None
 
 
 def _composed(plds: list[Any]) -> Any:

@@ -18,6 +18,15 @@ from typing import Any
 from dpsynth_accounting._errors import InvalidRequest
 
 
+def _rational(*values: object) -> bool:
+    """Say whether every value is an exact rational: a float would carry no proof."""
+    return all(isinstance(v, int | Fraction) and not isinstance(v, bool) for v in values)
+
+
+def _whole(*values: object) -> bool:
+    return all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+
+
 def _require(condition: bool, asked: str, limit: str, instead: str) -> None:
     if not condition:
         raise InvalidRequest(asked, limit, instead)
@@ -38,9 +47,9 @@ class Gaussian:
     def __post_init__(self) -> None:
         """Refuse scales that carry no guarantee."""
         _require(
-            self.sigma > 0 and self.sensitivity > 0,
-            "A Gaussian event was asked for with a scale that is not positive.",
-            "Both sigma and sensitivity must be above 0.",
+            _rational(self.sigma, self.sensitivity) and self.sigma > 0 and self.sensitivity > 0,
+            "A Gaussian event was asked for with an impossible scale.",
+            "Both sigma and sensitivity must be rationals above 0.",
             "Give the noise's standard deviation and the L2 sensitivity.",
         )
 
@@ -65,9 +74,13 @@ class DiscreteGaussian:
     def __post_init__(self) -> None:
         """Refuse scales that carry no guarantee."""
         _require(
-            self.sigma2 > 0 and self.shifts >= 1 and self.l2_squared >= self.shifts,
+            _rational(self.sigma2)
+            and _whole(self.l2_squared, self.shifts)
+            and self.sigma2 > 0
+            and self.l2_squared >= self.shifts >= 1,
             "A discrete Gaussian event was asked for with impossible parameters.",
-            "sigma2 must be above 0, shifts at least 1 and l2_squared at least shifts.",
+            "sigma2 must be a rational above 0, shifts a whole number of at least 1 and "
+            "l2_squared one of at least shifts.",
             "An integer shift that is not zero moves its coordinate by at least 1.",
         )
 
@@ -85,9 +98,9 @@ class Exponential:
     def __post_init__(self) -> None:
         """Refuse parameters that carry no guarantee."""
         _require(
-            self.epsilon > 0,
-            "An exponential-mechanism event was asked for with an epsilon that is not positive.",
-            "Its epsilon must be above 0.",
+            _rational(self.epsilon) and self.epsilon > 0,
+            "An exponential-mechanism event was asked for with an impossible epsilon.",
+            "Its epsilon must be a rational above 0.",
             "Leave the event out if nothing is selected.",
         )
 
@@ -102,9 +115,9 @@ class ApproxDP:
     def __post_init__(self) -> None:
         """Refuse parameters that carry no guarantee."""
         _require(
-            self.epsilon >= 0 and 0 <= self.delta < 1,
+            _rational(self.epsilon, self.delta) and self.epsilon >= 0 and 0 <= self.delta < 1,
             "An (epsilon, delta) event was asked for outside the meaning of the definition.",
-            "epsilon must be at least 0 and delta in [0, 1).",
+            "epsilon must be a rational of at least 0 and delta one in [0, 1).",
             "Give the mechanism's own proved parameters.",
         )
 
@@ -119,7 +132,7 @@ class Repeat:
     def __post_init__(self) -> None:
         """Refuse a count that is not a natural number."""
         _require(
-            self.count >= 1,
+            _whole(self.count) and self.count >= 1,
             "An event was to be repeated fewer than one time.",
             "The count must be at least 1.",
             "Leave the event out.",
@@ -172,35 +185,60 @@ def from_json(data: dict[str, Any]) -> Event:
     """Return the event that ``data`` (from :func:`to_json`) describes.
 
     Raises:
-        InvalidRequest: The data describe no event of this version.
+        InvalidRequest: The data describe no event of this version, or not in its one form.
     """
     try:
-        match data["event"]:
-            case "gaussian":
-                return Gaussian(Fraction(data["sigma"]), Fraction(data["sensitivity"]))
-            case "discrete_gaussian":
-                return DiscreteGaussian(
-                    Fraction(data["sigma2"]), int(data["l2_squared"]), int(data["shifts"])
-                )
-            case "exponential":
-                return Exponential(Fraction(data["epsilon"]))
-            case "approx_dp":
-                return ApproxDP(Fraction(data["epsilon"]), Fraction(data["delta"]))
-            case "repeat":
-                return Repeat(from_json(data["of"]), int(data["count"]))
-            case "sequence":
-                return Sequence(tuple(from_json(each) for each in data["events"]))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise InvalidRequest(
-            "An event was to be read from JSON that does not describe one.",
-            "Every event names its kind and all of its parameters.",
-            "Use events written by to_json.",
-        ) from error
+        event = _read(data)
+        if canonical(to_json(event)) == canonical(data):
+            return event
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        raise _unreadable() from error
+    raise _unreadable()
+
+
+def _unreadable() -> InvalidRequest:
+    return InvalidRequest(
+        "An event was to be read from JSON that does not describe one.",
+        "Every event names its kind and all of its parameters, and nothing else.",
+        "Use events written by to_json.",
+    )
+
+
+def _read(data: dict[str, Any]) -> Event:
+    match data["event"]:
+        case "gaussian":
+            return Gaussian(_fraction(data["sigma"]), _fraction(data["sensitivity"]))
+        case "discrete_gaussian":
+            sigma2 = _fraction(data["sigma2"])
+            return DiscreteGaussian(sigma2, data["l2_squared"], data["shifts"])
+        case "exponential":
+            return Exponential(_fraction(data["epsilon"]))
+        case "approx_dp":
+            return ApproxDP(_fraction(data["epsilon"]), _fraction(data["delta"]))
+        case "repeat":
+            return Repeat(_read(data["of"]), data["count"])
+        case "sequence":
+            return Sequence(tuple(_read(each) for each in data["events"]))
     raise InvalidRequest(
         "An event of an unknown kind was to be read from JSON.",
         f"This version knows {', '.join(sorted(_NAMES.values()))}.",
         "Use a newer version of dpsynth.",
     )
+
+
+def _fraction(text: str) -> Fraction:
+    """Return a rational written ``"numerator/denominator"``; no exponent, which could explode."""
+    numerator, _, denominator = text.partition("/")
+    return Fraction(int(numerator), int(denominator or "1"))
 
 
 def canonical(data: Any) -> bytes:

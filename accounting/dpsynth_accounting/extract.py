@@ -9,11 +9,14 @@ from fractions import Fraction
 from typing import Any
 
 from dpsynth_accounting import events
-from dpsynth_accounting._errors import DpsynthError
-from dpsynth_accounting.budget import Budget, show
+from dpsynth_accounting.budget import Budget, checked_delta, checked_epsilon, exact, show
 from dpsynth_accounting.curves import curve
 
+FORMAT_VERSION = 1
 GENESIS = "0" * 64
+
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a stranger's JSON can raise (our InvalidRequest is a ValueError)."""
 
 
 def chain_hash(previous: str, payload: Mapping[str, Any]) -> str:
@@ -27,9 +30,12 @@ class Replay:
 
     Attributes:
         faults: What does not hold, each as a sentence; empty if all does.
+        budget: The one the account was opened with.
+        length: How many entries there are.
+        head: The hash of the last one.
         charges: Reservation to (epsilon, delta), without those that were voided.
         plans: Reservation to its plan, as written.
-        answers: (reservation, step, part) to the SHA-256 of the stored answer.
+        answers: (reservation, step, part) to the SHA-256 of the request and of the stored answer.
         releases: The release entries' payloads.
         inspections: How many inspections were recorded.
     """
@@ -40,7 +46,7 @@ class Replay:
     head: str = GENESIS
     charges: dict[str, tuple[Fraction, Fraction]] = field(default_factory=dict)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    answers: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    answers: dict[tuple[str, int, int], tuple[str, str]] = field(default_factory=dict)
     releases: list[dict[str, Any]] = field(default_factory=list)
     inspections: int = 0
 
@@ -55,75 +61,111 @@ class Replay:
         return sum((charge[1] for charge in self.charges.values()), Fraction(0))
 
 
-def replay(entries: Iterable[Mapping[str, Any]]) -> Replay:
-    """Walk a chain: hashes, order, and that no charge ever exceeded the budget."""
+def replay(entries: Iterable[Mapping[str, Any]], account: str) -> Replay:
+    """Walk a chain: hashes, order, and that no charge ever exceeded the budget.
+
+    Args:
+        entries: Each as ``{"payload", "hash"}``, oldest first.
+        account: The account that every entry must be of.
+    """
     state = Replay()
-    begun: set[str] = set()
+    kinds: dict[str, set[str]] = {}
     for position, entry in enumerate(entries):
-        payload = entry["payload"]
-        expected = chain_hash(state.head, payload)
-        if entry["hash"] != expected:
-            state.faults.append(f"entry {position} was altered, removed or moved")
-        if payload.get("seq") != position:
-            state.faults.append(f"entry {position} carries another number")
-        state.head, state.length = entry["hash"], position + 1
         try:
-            _apply(state, payload, begun)
-        except (KeyError, TypeError, ValueError, DpsynthError):
+            payload = entry["payload"]
+            if entry["hash"] != chain_hash(state.head, payload):
+                state.faults.append(f"entry {position} was altered, removed or moved")
+            if (payload["seq"], payload["account"]) != (position, account):
+                state.faults.append(f"entry {position} carries another number or account")
+            state.head, state.length = str(entry["hash"]), position + 1
+            _apply(state, payload, kinds)
+        except _UNREADABLE:
             state.faults.append(f"entry {position} cannot be read")
     return state
 
 
-def _apply(state: Replay, payload: Mapping[str, Any], begun: set[str]) -> None:
-    identity = payload.get("reservation", "")
-    match payload["kind"]:
+def _apply(state: Replay, payload: Mapping[str, Any], kinds: dict[str, set[str]]) -> None:
+    kind = payload["kind"]
+    if (kind == "open") != (state.length == 1):
+        state.faults.append(f"entry {payload['seq']} is out of place: the first opens the account")
+        return
+    match kind:
         case "open":
             state.budget = Budget.from_json(payload["budget"])
-        case "reserve":
-            plan = payload["plan"]
-            if events.digest(plan) != payload["plan_digest"]:
-                state.faults.append(f"reservation {identity} names another plan")
-            charge = plan["charge"]
-            state.plans[identity] = plan
-            state.charges[identity] = Fraction(charge["epsilon"]), Fraction(charge["delta"])
-            budget = state.budget
-            if budget is None or (
-                state.spent_epsilon > budget.epsilon or state.spent_delta > budget.delta
-            ):
-                state.faults.append(f"reservation {identity} exceeds the budget")
-        case "begin":
-            begun.add(identity)
-        case "answer":
-            key = identity, int(payload["step"]), int(payload["part"])
-            state.answers[key] = payload["sha256"]
-        case "void":
-            if identity in begun:
-                state.faults.append(f"reservation {identity} was handed back after a read")
-            else:
-                state.charges.pop(identity, None)
-        case "commit":
-            pass
         case "inspect":
             state.inspections += 1
         case "release":
             state.releases.append(dict(payload))
-        case other:
-            state.faults.append(f"an entry is of the unknown kind {other!r}")
+        case "reserve" | "begin" | "answer" | "commit" | "void":
+            identity = payload["reservation"]
+            before = kinds.setdefault(identity, set())
+            # A reservation is made once; it is handed back only before all else, and for good.
+            if (kind == "reserve") == bool(before) or "void" in before:
+                state.faults.append(f"reservation {identity} has a {kind} out of order")
+            elif kind == "void" and before != {"reserve"}:
+                state.faults.append(f"reservation {identity} was handed back after a read")
+            else:
+                _apply_to_reservation(state, payload, identity, before)
+            before.add(kind)
+        case _:
+            state.faults.append(f"entry {payload['seq']} is of an unknown kind")
+
+
+def _apply_to_reservation(
+    state: Replay, payload: Mapping[str, Any], identity: str, before: set[str]
+) -> None:
+    match payload["kind"]:
+        case "reserve":
+            _reserve(state, identity, payload["plan"], payload["plan_digest"])
+        case "answer":
+            if "begin" not in before:
+                state.faults.append(f"reservation {identity} answered before it began")
+            key = identity, int(payload["step"]), int(payload["part"])
+            state.answers[key] = str(payload["request_sha256"]), str(payload["sha256"])
+        case "void":
+            del state.charges[identity]
+
+
+def _reserve(state: Replay, identity: str, plan: dict[str, Any], digest: str) -> None:
+    if events.digest(plan) != digest:
+        state.faults.append(f"reservation {identity} names another plan")
+    if any(plan["unit"] != other["unit"] for other in state.plans.values()):
+        state.faults.append(f"reservation {identity} is under another unit of privacy")
+    charge = plan["charge"]
+    state.plans[identity] = plan
+    state.charges[identity] = (
+        checked_epsilon(charge["epsilon"]),
+        checked_delta(charge["delta"]),
+    )
+    budget = state.budget
+    if budget is None or (state.spent_epsilon > budget.epsilon or state.spent_delta > budget.delta):
+        state.faults.append(f"reservation {identity} exceeds the budget")
 
 
 def verify_extract(extract: Mapping[str, Any]) -> Replay:
     """Check an extract without the data: chain, head, totals, and the price of every plan.
 
+    A price may exceed its charge by a millionth, for the rounding of another machine.
+
     Returns:
         What the chain adds up to; ``faults`` is empty if everything holds.
     """
-    state = replay(extract["entries"])
-    if extract["head"] != state.head:
-        state.faults.append("the extract's head is not the hash of its last entry")
+    try:
+        state = replay(extract["entries"], extract["account"])
+        if extract["format_version"] != FORMAT_VERSION:
+            state.faults.append("the extract is of another format than this dpsynth knows")
+        if not state.length or extract["head"] != state.head:
+            state.faults.append("the extract's head is not the hash of its last entry")
+    except _UNREADABLE:
+        return Replay(faults=["the extract cannot be read"])
     for identity, plan in state.plans.items():
-        charged = Fraction(plan["charge"]["epsilon"])
-        at = float(Fraction(plan["charge"]["delta"]))
-        price = curve(events.from_json(plan["event"])).epsilon(at)
+        try:
+            charged = exact(plan["charge"]["epsilon"])
+            event = events.from_json(plan["event"])
+            price = curve(event).epsilon(plan["charge"]["delta"])
+        except _UNREADABLE:
+            state.faults.append(f"the plan of reservation {identity} cannot be read")
+            continue
         if price > float(charged) * (1 + 1e-6):
             state.faults.append(
                 f"reservation {identity} was charged epsilon {show(charged)} but costs {price:.6g}"

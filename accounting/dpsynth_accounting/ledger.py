@@ -14,11 +14,9 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -26,47 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from dpsynth_accounting import events
-from dpsynth_accounting._errors import BudgetExceeded, InvalidRequest, LedgerCorrupt, LedgerError
-from dpsynth_accounting._files import filesystem_type, write_secret
+from dpsynth_accounting._errors import BudgetExceeded, InvalidRequest, LedgerError
+from dpsynth_accounting._store import Store
 from dpsynth_accounting.budget import Budget, Number, checked_delta, checked_epsilon, show
-from dpsynth_accounting.extract import GENESIS, chain_hash, replay
-
-FORMAT_VERSION = 1
-
-_UNSAFE = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "9p"}
-    | {"lustre", "gpfs", "ncpfs", "beegfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "davfs"}
-)
-
-_TABLES = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE accounts(
-  name TEXT PRIMARY KEY, entries INTEGER NOT NULL, head TEXT NOT NULL,
-  budget TEXT NOT NULL, unit TEXT, spent_epsilon TEXT NOT NULL, spent_delta TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE entries(
-  account TEXT NOT NULL, seq INTEGER NOT NULL, payload TEXT NOT NULL, hash TEXT NOT NULL,
-  PRIMARY KEY(account, seq)
-) WITHOUT ROWID;
-CREATE TABLE answers(
-  reservation TEXT NOT NULL, step INTEGER NOT NULL, part INTEGER NOT NULL,
-  request TEXT NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY(reservation, step, part)
-) WITHOUT ROWID;
-"""
-_APPEND_ONLY = "".join(
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END;\n"
-    for table in ("entries", "answers")
-    for verb in ("UPDATE", "DELETE")
-)
+from dpsynth_accounting.extract import FORMAT_VERSION, GENESIS, chain_hash, replay
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Ledger:
+class Ledger(Store):
     """A file of accounts.
 
     Args:
@@ -80,14 +48,6 @@ class Ledger:
         LedgerCorrupt: SQLite finds the file damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._local = threading.local()
-        self._refuse_unsafe_place()
-        with self._guarded("A ledger was to be opened."):
-            self._create_or_check()
-        self._secret = self._read_secret()
-
     def __repr__(self) -> str:
         """Name the file and nothing else."""
         return f"Ledger({str(self.path)!r})"
@@ -95,135 +55,6 @@ class Ledger:
     def __reduce__(self) -> tuple[type[Ledger], tuple[Path]]:
         """Travel to another process as the path: connections and keys are opened afresh there."""
         return Ledger, (self.path,)
-
-    # -- opening ---------------------------------------------------------------------------------
-
-    def _refuse_unsafe_place(self) -> None:
-        parent = self.path.resolve().parent
-        if not parent.is_dir():
-            raise LedgerError(
-                f"A ledger was to be opened at {self.path}.",
-                "Its folder does not exist.",
-                "Make the folder first, or give another path.",
-            )
-        kind = filesystem_type(parent)
-        if kind in _UNSAFE:
-            raise LedgerError(
-                f"A ledger was to be opened at {self.path}.",
-                f"It lies on a network file system ({kind}), where SQLite's write-ahead log can "
-                "lose or duplicate charges.",
-                "Put the ledger on a local disk of the machine that runs dpsynth.",
-            )
-
-    def _create_or_check(self) -> None:
-        with self._transaction() as db:
-            tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-            if not tables:
-                for statement in _TABLES.split(";\n"):
-                    if statement.strip():
-                        db.execute(statement)
-                for statement in _APPEND_ONLY.splitlines():
-                    db.execute(statement)
-                db.execute("INSERT INTO meta VALUES('format_version', ?)", (str(FORMAT_VERSION),))
-                write_secret(self._secret_path, secrets.token_bytes(32))
-                return
-            if "meta" not in tables:
-                raise LedgerError(
-                    f"A ledger was to be opened at {self.path}.",
-                    "The file is a database of something else.",
-                    "Give the path of a ledger, or of a file that does not exist yet.",
-                )
-            found = db.execute("SELECT value FROM meta WHERE key='format_version'").fetchone()
-            if found is None or int(found[0]) > FORMAT_VERSION:
-                raise LedgerError(
-                    f"A ledger was to be opened at {self.path}.",
-                    f"Its format is newer than version {FORMAT_VERSION}, which this dpsynth knows.",
-                    "Use a newer dpsynth.",
-                )
-
-    @property
-    def _secret_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".secret")
-
-    def _read_secret(self) -> bytes:
-        try:
-            secret = self._secret_path.read_bytes()
-        except OSError as error:
-            raise LedgerError(
-                f"The secret of the ledger {self.path} was to be read.",
-                "It keys the audit coins and the choice of rows; without it a second run would "
-                "draw them anew.",
-                f"Restore {self._secret_path} from where it was kept.",
-            ) from error
-        if len(secret) != 32:
-            raise LedgerError(
-                f"The secret of the ledger {self.path} was to be read.",
-                "It is not the 32 bytes that were written.",
-                f"Restore {self._secret_path} from where it was kept.",
-            )
-        return secret
-
-    # -- database plumbing -----------------------------------------------------------------------
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection, never one inherited through a fork."""
-        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
-        if held is not None and held[0] == os.getpid():
-            return held[1]
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=60.0)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        self._local.held = (os.getpid(), db)
-        return db
-
-    def close(self) -> None:
-        """Close this thread's connection; the next use opens another."""
-        held = getattr(self._local, "held", None)
-        if held is not None and held[0] == os.getpid():
-            held[1].close()
-        self._local.held = None
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection inside one immediate transaction: all of it lands, or none."""
-        db = self._connection()
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _guarded(self, asked: str, *, touched: bool = False) -> Iterator[None]:
-        """Turn SQLite's errors into ours, saying what they mean for the charge."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            self.close()
-            text = str(error)
-            if "malformed" in text or "not a database" in text or "corrupt" in text:
-                raise LedgerCorrupt(
-                    asked,
-                    f"The file {self.path} is damaged or is no ledger.",
-                    "Restore it from a copy and compare its head with the last manifest.",
-                    touched=touched,
-                ) from error
-            raise LedgerError(
-                asked,
-                f"The ledger {self.path} could not be written ({text}).",
-                "Make the file and its folder writable, with free space, and run again.",
-                touched=touched,
-            ) from error
-        except OSError as error:
-            raise LedgerError(
-                asked,
-                f"The ledger {self.path} could not be used ({error.strerror}).",
-                "Make the file and its folder writable, with free space, and run again.",
-                touched=touched,
-            ) from error
 
     # -- accounts --------------------------------------------------------------------------------
 
@@ -303,9 +134,10 @@ class Ledger:
         seq, head = db.execute(
             "SELECT entries, head FROM accounts WHERE name=?", (account,)
         ).fetchone()
-        payload = {"account": account, "seq": seq, "time": _now(), **payload}
-        digest = chain_hash(head, payload)
-        text = events.canonical(payload).decode()
+        facts = {**payload, "account": account, "seq": seq, "time": _now()}
+        text = events.canonical(facts).decode()
+        # Hashed as it will be read back, so that no Python value outside JSON can break the chain.
+        digest = chain_hash(head, json.loads(text))
         db.execute("INSERT INTO entries VALUES(?, ?, ?, ?)", (account, seq, text, digest))
         db.execute("UPDATE accounts SET entries=?, head=? WHERE name=?", (seq + 1, digest, account))
 
@@ -327,33 +159,79 @@ class Ledger:
         It shows integrity, not authenticity: who can rewrite the whole file can rewrite its chain.
         Compare the head with one printed in a manifest to detect that.
         """
-        with self._guarded(f"Account {account!r} was to be verified."):
-            db = self._connection()
+        with (
+            self._guarded(f"Account {account!r} was to be verified."),
+            self._reading() as db,
+        ):
             row = db.execute(
                 "SELECT entries, head, budget, unit, spent_epsilon, spent_delta "
                 "FROM accounts WHERE name=?",
                 (account,),
             ).fetchone()
+            written = db.execute(
+                "SELECT payload, hash FROM entries WHERE account=? ORDER BY seq", (account,)
+            ).fetchall()
             stored = {
-                (reservation, step, part): hashlib.sha256(value).hexdigest()
-                for reservation, step, part, value in db.execute(
-                    "SELECT reservation, step, part, value FROM answers"
+                (reservation, step, part): (_sha256(request.encode()), _sha256(value))
+                for reservation, step, part, request, value in db.execute(
+                    "SELECT reservation, step, part, request, value FROM answers"
                 )
             }
         if row is None:
             return [f"there is no account {account!r}"]
-        state = replay(self.entries(account))
+        state = replay([_parsed(*entry) for entry in written], account)
         faults = list(state.faults)
-        if (state.length, state.head) != (row[0], row[1]):
+        if (state.length, state.head) != row[:2]:
             faults.append("the chain ends elsewhere than the account says")
-        if state.budget is not None and state.budget.to_json() != json.loads(row[2]):
+        if state.budget is None or events.canonical(state.budget.to_json()).decode() != row[2]:
             faults.append("the budget is not the one the account was opened with")
-        if (str(state.spent_epsilon), str(state.spent_delta)) != (row[4], row[5]):
+        if (str(state.spent_epsilon), str(state.spent_delta)) != row[4:]:
             faults.append("the total spent is not the sum of the charges")
-        for key, digest in state.answers.items():
-            if stored.get(key) != digest:
-                faults.append(f"stored answer {key} is missing or was altered")
+        unit = next((events.canonical(p["unit"]).decode() for p in state.plans.values()), None)
+        if unit != row[3]:
+            faults.append("the unit of privacy is not the one of the first reservation")
+        for key in state.answers.keys() | {key for key in stored if key[0] in state.plans}:
+            if stored.get(key) != state.answers.get(key):
+                faults.append(f"stored answer {key} is missing, was altered or was put in")
         return faults
+
+
+def _sha256(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest()
+
+
+def _parsed(text: str, digest: str) -> dict[str, Any]:
+    """Return an entry as read, its payload None where the text is not what an append writes."""
+    try:
+        payload = json.loads(text)
+        canonical = events.canonical(payload).decode() == text
+    except (ValueError, RecursionError):
+        canonical = False
+    return {"payload": payload if canonical else None, "hash": digest}
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """An account as its row in the file has it."""
+
+    budget: Budget
+    unit: str | None
+    spent_epsilon: Fraction
+    spent_delta: Fraction
+
+    @property
+    def left(self) -> tuple[Fraction, Fraction]:
+        return self.budget.epsilon - self.spent_epsilon, self.budget.delta - self.spent_delta
+
+
+def _plan_facts(
+    event: events.Event, epsilon: Fraction, delta: Fraction, unit: Mapping[str, Any], label: str
+) -> dict[str, Any]:
+    """Return what identifies a plan: two of the same facts are the same plan."""
+    charge = {"epsilon": str(epsilon), "delta": str(delta)}
+    facts = {"event": events.to_json(event), "unit": dict(unit), "label": label, "charge": charge}
+    read_back: dict[str, Any] = json.loads(events.canonical(facts))
+    return read_back
 
 
 @dataclass(frozen=True)
@@ -367,14 +245,23 @@ class Account:
     def remaining(self) -> tuple[Fraction, Fraction]:
         """Return the (epsilon, delta) that no charge has taken yet."""
         with self.ledger._guarded(f"The balance of account {self.name!r} was to be read."):
-            row = (
-                self.ledger._connection()
-                .execute(
-                    "SELECT spent_epsilon, spent_delta FROM accounts WHERE name=?", (self.name,)
-                )
-                .fetchone()
+            standing = self._standing(self.ledger._connection())
+        return standing.left
+
+    def _standing(self, db: sqlite3.Connection) -> _Standing:
+        """Return what the file says of the account; a budget in memory is never relied on."""
+        row = db.execute(
+            "SELECT budget, unit, spent_epsilon, spent_delta FROM accounts WHERE name=?",
+            (self.name,),
+        ).fetchone()
+        if row is None:
+            raise LedgerError(
+                f"Account {self.name!r} was to be used.",
+                "The ledger has no account of that name.",
+                "Open it with Ledger.account, which fixes its budget.",
             )
-        return self.budget.epsilon - Fraction(row[0]), self.budget.delta - Fraction(row[1])
+        budget = Budget.from_json(json.loads(row[0]))
+        return _Standing(budget, row[1], Fraction(row[2]), Fraction(row[3]))
 
     def require(self, epsilon: Number, delta: Number) -> None:
         """Refuse a charge that would not be granted now; it may still be refused later.
@@ -382,20 +269,20 @@ class Account:
         Raises:
             BudgetExceeded: The account has less left.
         """
-        self._refuse_overspend(
-            checked_epsilon(epsilon), checked_delta(delta), *self.remaining()
-        )
+        with self.ledger._guarded(f"The balance of account {self.name!r} was to be read."):
+            standing = self._standing(self.ledger._connection())
+        self._refuse_overspend(checked_epsilon(epsilon), checked_delta(delta), standing)
 
-    def _refuse_overspend(
-        self, epsilon: Fraction, delta: Fraction, left_epsilon: Fraction, left_delta: Fraction
-    ) -> None:
+    def _refuse_overspend(self, epsilon: Fraction, delta: Fraction, standing: _Standing) -> None:
+        left_epsilon, left_delta = standing.left
         if epsilon > left_epsilon or delta > left_delta:
+            budget = standing.budget
             raise BudgetExceeded(
                 f"Account {self.name!r} was asked for epsilon {show(epsilon)}, delta "
                 f"{show(delta)}.",
-                f"It has epsilon {show(max(left_epsilon, Fraction(0)))}, delta "
-                f"{show(max(left_delta, Fraction(0)))} left of {show(self.budget.epsilon)}, "
-                f"{show(self.budget.delta)}.",
+                f"It has epsilon {show(left_epsilon, up=False)}, delta "
+                f"{show(left_delta, up=False)} left of {show(budget.epsilon)}, "
+                f"{show(budget.delta)}.",
                 "Ask for no more than what is left; `dpsynth ledger show` lists what was spent. "
                 "A run that was interrupted continues with --resume at no further charge.",
             )
@@ -431,8 +318,7 @@ class Account:
         epsilon, delta = checked_epsilon(epsilon), checked_delta(delta)
         unit_text = events.canonical(dict(unit)).decode()
         identity = secrets.token_hex(8)
-        plan = {"event": events.to_json(event), "unit": dict(unit), "label": label}
-        plan["charge"] = {"epsilon": str(epsilon), "delta": str(delta)}
+        plan = _plan_facts(event, epsilon, delta, unit, label)
         payload = {
             "kind": "reserve",
             "reservation": identity,
@@ -444,45 +330,62 @@ class Account:
             self.ledger._guarded(f"A charge on account {self.name!r} was to be written."),
             self.ledger._transaction() as db,
         ):
-            held, spent_epsilon, spent_delta = db.execute(
-                "SELECT unit, spent_epsilon, spent_delta FROM accounts WHERE name=?", (self.name,)
-            ).fetchone()
-            if held is not None and held != unit_text:
+            standing = self._standing(db)
+            if standing.unit is not None and standing.unit != unit_text:
                 raise InvalidRequest(
                     f"Account {self.name!r} was asked for under the unit of privacy {unit_text}.",
-                    f"It is kept under {held}; charges under two units do not add up.",
+                    f"It is kept under {standing.unit}; charges under two units do not add up.",
                     "Use the unit of the account, or open another account.",
                 )
-            total = Fraction(spent_epsilon) + epsilon, Fraction(spent_delta) + delta
-            self._refuse_overspend(
-                epsilon,
-                delta,
-                self.budget.epsilon - Fraction(spent_epsilon),
-                self.budget.delta - Fraction(spent_delta),
-            )
-            db.execute(
-                "UPDATE accounts SET unit=?, spent_epsilon=?, spent_delta=? WHERE name=?",
-                (unit_text, str(total[0]), str(total[1]), self.name),
-            )
+            self._refuse_overspend(epsilon, delta, standing)
+            self._set_spent(db, standing, epsilon, delta, unit_text)
             self.ledger._append(db, self.name, payload)
-        return Reservation(self, identity, payload["meta"])
+        return Reservation(self, identity, dict(meta or {}))
 
-    def unfinished(self, event: events.Event, epsilon: Number, delta: Number, *,
-                   unit: Mapping[str, Any], label: str) -> Reservation | None:
+    def _set_spent(
+        self,
+        db: sqlite3.Connection,
+        standing: _Standing,
+        epsilon: Fraction,
+        delta: Fraction,
+        unit: str | None,
+    ) -> None:
+        """Add a charge (or, with negative numbers, hand one back) to the account's totals."""
+        db.execute(
+            "UPDATE accounts SET unit=?, spent_epsilon=?, spent_delta=? WHERE name=?",
+            (
+                unit,
+                str(standing.spent_epsilon + epsilon),
+                str(standing.spent_delta + delta),
+                self.name,
+            ),
+        )
+
+    def unfinished(
+        self,
+        event: events.Event,
+        epsilon: Number,
+        delta: Number,
+        *,
+        unit: Mapping[str, Any],
+        label: str,
+    ) -> Reservation | None:
         """Return the latest reservation of this very plan, to replay what it paid for."""
-        plan = {"event": events.to_json(event), "unit": dict(unit), "label": label}
-        plan["charge"] = {
-            "epsilon": str(checked_epsilon(epsilon)),
-            "delta": str(checked_delta(delta)),
-        }
-        wanted, found = events.digest(plan), None
-        for entry in self.ledger.entries(self.name):
-            payload = entry["payload"]
-            if payload["kind"] == "reserve" and payload["plan_digest"] == wanted:
+        plan = _plan_facts(event, checked_epsilon(epsilon), checked_delta(delta), unit, label)
+        with (
+            self.ledger._guarded(f"Account {self.name!r} was to be read."),
+            self.ledger._reading() as db,
+        ):
+            rows = db.execute(
+                "SELECT payload FROM entries WHERE account=? "
+                "AND json_extract(payload, '$.plan_digest')=? ORDER BY seq DESC",
+                (self.name, events.digest(plan)),
+            )
+            for payload in (json.loads(row[0]) for row in rows):
                 found = Reservation(self, payload["reservation"], payload["meta"])
-            if payload["kind"] == "void" and found is not None:
-                found = None if payload["reservation"] == found.identity else found
-        return found
+                if not found._has(db, "void"):
+                    return found
+        return None
 
     def record(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Append an entry that charges nothing: an inspection or a release."""
@@ -496,7 +399,7 @@ class Account:
             self.ledger._guarded(f"An entry on account {self.name!r} was to be written."),
             self.ledger._transaction() as db,
         ):
-            self.ledger._append(db, self.name, {"kind": kind, **facts})
+            self.ledger._append(db, self.name, {**facts, "kind": kind})
 
     def key(self, purpose: str) -> bytes:
         """Return a 32-byte key for one purpose, stable for the account and known to it alone."""
@@ -510,7 +413,7 @@ class Account:
             "format_version": FORMAT_VERSION,
             "account": self.name,
             "entries": entries,
-            "head": entries[-1]["hash"],
+            "head": entries[-1]["hash"] if entries else GENESIS,
         }
 
 
@@ -533,8 +436,7 @@ class Reservation:
             row = (
                 ledger._connection()
                 .execute(
-                    "SELECT request, value FROM answers "
-                    "WHERE reservation=? AND step=? AND part=?",
+                    "SELECT request, value FROM answers WHERE reservation=? AND step=? AND part=?",
                     (self.identity, step, part),
                 )
                 .fetchone()
@@ -546,79 +448,101 @@ class Reservation:
                 "A paid answer was to be replayed for a different question.",
                 "An answer belongs to the request it was drawn for.",
                 "Resume with the same recipe, schema and version, or start a new run.",
+                touched=True,
             )
         return bytes(row[1])
 
     def begin(self, step: int, request: str) -> None:
-        """Note, durably, that a step is about to read rows."""
-        self._write({"kind": "begin", "step": step, "request": request})
+        """Note, durably, that a step is about to read rows.
+
+        Raises:
+            InvalidRequest: The charge was handed back, by this process or by another.
+        """
+        with self._writing("A step was to be noted in the ledger.") as (db, append):
+            if self._has(db, "void") or not self._has(db, "reserve"):
+                raise InvalidRequest(
+                    "A step of a plan was to begin.",
+                    "The plan's charge was handed back, so nothing pays for the step.",
+                    "Reserve the plan again.",
+                )
+            append({"kind": "begin", "step": step, "request": request})
 
     def store(self, step: int, part: int, request: str, value: bytes) -> None:
         """Store a noisy answer, durably, before it is shown to anyone."""
-        ledger = self.account.ledger
-        digest = hashlib.sha256(value).hexdigest()
-        facts = {"kind": "answer", "step": step, "part": part, "sha256": digest}
-        with (
-            ledger._guarded("A paid answer was to be stored.", touched=True),
-            ledger._transaction() as db,
-        ):
-            db.execute(
-                "INSERT INTO answers VALUES(?, ?, ?, ?, ?)",
-                (self.identity, step, part, request, value),
-            )
-            ledger._append(db, self.account.name, {"reservation": self.identity, **facts})
+        facts = {"kind": "answer", "step": step, "part": part, "sha256": _sha256(value)}
+        with self._writing("A paid answer was to be stored.") as (db, append):
+            if not self._has(db, "begin", step):
+                raise InvalidRequest(
+                    "An answer of a step was to be stored.",
+                    "The step was never noted in the ledger before it read rows.",
+                    "Call begin before reading.",
+                    touched=True,
+                )
+            try:
+                db.execute(
+                    "INSERT INTO answers VALUES(?, ?, ?, ?, ?)",
+                    (self.identity, step, part, request, value),
+                )
+            except sqlite3.IntegrityError as error:
+                raise LedgerError(
+                    "A paid answer was to be stored.",
+                    "Another run of the same plan stored that answer first, and only one is kept.",
+                    "Run again with --resume, alone: it replays what is stored.",
+                    touched=True,
+                ) from error
+            append({"request_sha256": _sha256(request.encode()), **facts})
 
     def commit(self) -> None:
         """Note that the plan has been carried out."""
-        if not self._ended():
-            self._write({"kind": "commit"})
+        with self._writing("A plan was to be noted as carried out.") as (db, append):
+            if not self._has(db, "commit"):
+                append({"kind": "commit"})
 
     def void(self) -> bool:
         """Hand the charge back if, and only if, no step has begun; say whether it was.
 
         Once a step has begun its rows may have been read, and the charge stands for ever.
         """
-        ledger = self.account.ledger
-        with (
-            ledger._guarded("An unused charge was to be handed back."),
-            ledger._transaction() as db,
-        ):
-            rows = db.execute(
-                "SELECT payload FROM entries WHERE account=?", (self.account.name,)
-            ).fetchall()
-            own = [p for p in map(json.loads, (r[0] for r in rows))
-                   if p.get("reservation") == self.identity]
-            if {p["kind"] for p in own} != {"reserve"}:
+        account = self.account
+        with self._writing("An unused charge was to be handed back.") as (db, append):
+            if any(self._has(db, kind) for kind in ("begin", "answer", "commit", "void")):
                 return False
-            charge = own[0]["plan"]["charge"]
-            spent = db.execute(
-                "SELECT spent_epsilon, spent_delta FROM accounts WHERE name=?",
-                (self.account.name,),
+            row = db.execute(
+                "SELECT payload FROM entries WHERE account=? "
+                "AND json_extract(payload, '$.reservation')=? "
+                "AND json_extract(payload, '$.kind')='reserve'",
+                (account.name, self.identity),
             ).fetchone()
-            db.execute(
-                "UPDATE accounts SET spent_epsilon=?, spent_delta=? WHERE name=?",
-                (
-                    str(Fraction(spent[0]) - Fraction(charge["epsilon"])),
-                    str(Fraction(spent[1]) - Fraction(charge["delta"])),
-                    self.account.name,
-                ),
-            )
-            ledger._append(
-                db, self.account.name, {"kind": "void", "reservation": self.identity}
-            )
+            charge = json.loads(row[0])["plan"]["charge"]
+            back = -Fraction(charge["epsilon"]), -Fraction(charge["delta"])
+            standing = account._standing(db)
+            account._set_spent(db, standing, *back, standing.unit)
+            append({"kind": "void"})
         return True
 
-    def _ended(self) -> bool:
-        return any(
-            entry["payload"]["kind"] == "commit"
-            and entry["payload"]["reservation"] == self.identity
-            for entry in self.account.ledger.entries(self.account.name)
+    def _has(self, db: sqlite3.Connection, kind: str, step: int | None = None) -> bool:
+        """Say whether the chain holds an entry of a kind (and step) of this reservation."""
+        wanted = "" if step is None else "AND json_extract(payload, '$.step')=?"
+        query = (
+            "SELECT 1 FROM entries WHERE account=? AND json_extract(payload, '$.reservation')=? "
+            f"AND json_extract(payload, '$.kind')=? {wanted} LIMIT 1"
         )
+        values = (self.account.name, self.identity, kind, *(() if step is None else (step,)))
+        return db.execute(query, values).fetchone() is not None
 
-    def _write(self, facts: Mapping[str, Any]) -> None:
+    @contextlib.contextmanager
+    def _writing(
+        self, asked: str
+    ) -> Iterator[tuple[sqlite3.Connection, Callable[[dict[str, Any]], None]]]:
+        """Yield a transaction and what appends to the account's chain inside it.
+
+        The charge stands whatever fails here, hence ``touched``.
+        """
         ledger = self.account.ledger
-        with (
-            ledger._guarded("A step was to be noted in the ledger.", touched=True),
-            ledger._transaction() as db,
-        ):
-            ledger._append(db, self.account.name, {"reservation": self.identity, **facts})
+        with ledger._guarded(asked, touched=True), ledger._transaction() as db:
+            yield (
+                db,
+                lambda facts: ledger._append(
+                    db, self.account.name, {**facts, "reservation": self.identity}
+                ),
+            )

@@ -5,6 +5,7 @@ Terms follow NIST SP 800-226 (2025): unit of privacy, adjacency, trust model, ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -70,7 +71,7 @@ class Statement:
         ]
         lines.extend(
             f"An attacker who knows everything else and accuses {fpr:.1%} of those who did not "
-            f"take part can recognise at most {tpr:.2%} of those who did."
+            f"take part can recognise at most {math.ceil(tpr * 1e4) / 1e4:.2%} of those who did."
             for fpr, tpr in self.rates.items()
         )
         return lines

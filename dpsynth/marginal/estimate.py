@@ -100,9 +100,15 @@ def estimate(
         iterations: Steps after which it stops in any case; ``Fit.gap`` then says how far it got.
 
     Raises:
-        InvalidRequest: If a marginal does not fit ``sizes``.
+        InvalidRequest: If a marginal does not fit ``sizes``, or ``total`` is not positive.
     """
     rows = estimate_total(observations) if total is None else float(total)
+    if not (math.isfinite(rows) and rows > 0):
+        raise InvalidRequest(
+            f"A fit was asked for with a total of {rows} rows.",
+            "Marginals are scaled to a positive number of rows.",
+            "Leave the total to be estimated: it is 1 at least.",
+        )
     merged = _merge(observations, sizes)
     tree = JunctionTree.build(merged, sizes)
     for clique in tree.cliques:

@@ -68,10 +68,6 @@ class Factor:
         """Sum out in log space every column that is not in ``clique``; axes in its order."""
         return self._reduce(clique, logsumexp)
 
-    def maximum(self, clique: Clique) -> Factor:
-        """Maximise over every column that is not in ``clique``; axes in its order."""
-        return self._reduce(clique, lambda values, axes: values.max(axis=axes))
-
     def expand(self, clique: Clique, shape: tuple[int, ...]) -> Factor:
         """The table repeated along the columns it lacks, as a read-only view.
 
@@ -88,10 +84,6 @@ class Factor:
     def __add__(self, other: Factor) -> Factor:
         """Sum over the union of the columns: a product of factors in log space."""
         return self._combine(other, np.add)
-
-    def __sub__(self, other: Factor) -> Factor:
-        """Difference over the union of the columns."""
-        return self._combine(other, np.subtract)
 
     def __mul__(self, other: Factor) -> Factor:
         """Product over the union of the columns."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dpsynth.marginal.factor import Clique, union
+from dpsynth.marginal.factor import Clique
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,6 @@ class JunctionTree:
         wanted = set(clique)
         held = [i for i, c in enumerate(self.cliques) if wanted <= set(c)]
         return min(held, key=lambda i: (len(self.cliques[i]), i), default=None)
-
-    def cells(self, sizes: Mapping[str, int]) -> int:
-        """Total number of cells of the tree's cliques: what one pass of messages costs."""
-        return sum(math.prod(sizes[c] for c in clique) for clique in self.cliques)
 
 
 def triangulate(cliques: Iterable[Clique], sizes: Mapping[str, int]) -> tuple[Clique, ...]:
@@ -154,8 +150,3 @@ def subtree(tree: JunctionTree, clique: Clique) -> tuple[int, ...]:
             links[near].remove(i)
             pending.append(near)
     return tuple(sorted(kept))
-
-
-def columns(tree: JunctionTree) -> Clique:
-    """Every column of the tree, in order of first appearance."""
-    return union(tree.cliques)

@@ -6,6 +6,8 @@ import importlib.resources
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +93,33 @@ def percent(value: object) -> str:
     return ABSENT if known is None else f"{100 * known:.4g}\u00a0%"
 
 
+def limit(value: object) -> str:
+    """Return an upper limit as a percentage to four significant digits, never rounded down.
+
+    >>> limit(0.0270611).replace("\\u00a0", " "), limit(0.0321).replace("\\u00a0", " ")
+    ('2.707 %', '3.21 %')
+    """
+    known = finite(value)
+    if known is None:
+        return ABSENT
+    return f"{float(rounded_up(Decimal(repr(known)) * 100, 4)):.4g}\u00a0%"
+
+
+def rounded_up(value: Decimal, digits: int) -> Decimal:
+    """Return a number with so many significant digits that is not below it."""
+    return Context(prec=digits, rounding=ROUND_CEILING).create_decimal(value)
+
+
+def rate(value: object) -> str:
+    """Return a share as a percentage to two places, so that rates under one another compare.
+
+    >>> rate(0.0097).replace("\\u00a0", " ")
+    '0.97 %'
+    """
+    known = finite(value)
+    return ABSENT if known is None else f"{100 * known:.2f}\u00a0%"
+
+
 def points(value: object) -> str:
     """Return a difference of shares in percentage points.
 
@@ -111,6 +140,11 @@ def p_value(value: object) -> str:
     if known is None:
         return ABSENT
     return "below 0.0001" if known < 1e-4 else f"{known:.4f}"
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """Return a list as it is, and anything else as an empty one."""
+    return value if isinstance(value, list | tuple) else ()
 
 
 def said(value: object) -> str:
@@ -149,10 +183,13 @@ def _environment() -> Environment:
     environment.filters.update(
         {
             "count": count,
+            "limit": limit,
+            "listed": sequence,
             "number": number,
             "percent": percent,
             "points": points,
             "p_value": p_value,
+            "rate": rate,
             "said": lambda value: said(None if isinstance(value, ChainableUndefined) else value),
             "shorten": shorten,
         }

@@ -72,18 +72,24 @@ def figure(name: str, column: pd.Series[Any], *, is_key: bool = False) -> Figure
     if is_key:
         return Figure(name, "none", (), (), (), 0.0, "Identifiers, made up for this table.")
     present = column.dropna()
+    if present.empty:
+        return _nothing(name, rows)
     found = _positions(present)
     if found is not None:
         keep = np.isfinite(found[0])
         found = (found[0][keep], found[1])
     shown = len(present) if found is None else len(found[0])
     if shown == 0:
-        missing = 1.0 if rows else 0.0
-        return Figure(name, "none", (), (), (), missing, "No values." if rows else "No rows.")
+        return _nothing(name, rows)
     missing = 1 - shown / rows
     if found is not None:
         return _bins(name, *found, rows, missing)
     return _categories(name, present, rows, missing)
+
+
+def _nothing(name: str, rows: int) -> Figure:
+    summary = "No values." if rows else "No rows."
+    return Figure(name, "none", (), (), (), 1.0 if rows else 0.0, summary)
 
 
 def _positions(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from dpsynth.report import svg
-from dpsynth.report._page import count, finite, number, percent, points
+from dpsynth.report._page import count, finite, limit, number, percent, points, rounded_up, sequence
 
 _TWO_SIDED = 1.96  # standard normal, 95 %
+_LARGEST_EPSILON = 100.0  # beyond it no limit is worth drawing
 
 NOT_TESTED = (
     "Attackers who hold other tables about the same people, or several releases at once.",
@@ -36,6 +38,7 @@ def top(facts: Mapping[str, Any]) -> dict[str, Any]:
     found = findings(verdict)
     return {
         "unit": unit_in_words(mapping(facts.get("unit")) or mapping(promise.get("unit"))),
+        "whom": "rows" if mapping(facts.get("unit")).get("unit") == "row" else "people",
         "odds": _odds(promise),
         "strongest": _strongest(promise),
         "verdict": _verdict(verdict),
@@ -60,9 +63,9 @@ def unit_in_words(unit: Mapping[str, Any]) -> str:
 def roc(promise: Mapping[str, Any]) -> svg.RocBound | None:
     """Return the drawing of what any attacker can reach, or None without a promise."""
     epsilon, delta = finite(promise.get("epsilon")), finite(promise.get("delta"))
-    if epsilon is None or delta is None or not 0 <= epsilon < 700:
+    if epsilon is None or delta is None or not 0 <= epsilon < _LARGEST_EPSILON:
         return None
-    marked = [(fpr, tpr, f"at most {percent(tpr)}") for fpr, tpr in _rates(promise)]
+    marked = [(fpr, tpr, f"at most {limit(tpr)}") for fpr, tpr in _rates(promise)]
     return svg.roc_bound(marked, epsilon, delta)
 
 
@@ -75,7 +78,7 @@ def budget(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     # A rounded sum may fall short of its own part.
     here = min(finite(mapping(facts.get("statement")).get("epsilon")) or 0.0, max(spent, 0.0))
     parts = {
-        "other": ("Other releases", spent - here),
+        "other": ("Other charges", spent - here),
         "this": ("This release", here),
         "left": ("Left", max(whole - spent, 0.0)),
     }
@@ -131,11 +134,6 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def sequence(value: object) -> Sequence[Any]:
-    """Return a list as it is, and anything else as an empty one."""
-    return value if isinstance(value, list | tuple) else ()
-
-
 def sentence(text: object) -> str:
     """Return text that begins with a capital.
 
@@ -162,7 +160,9 @@ def _rates(promise: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 def _odds(promise: Mapping[str, Any]) -> str:
     epsilon = finite(promise.get("epsilon"))
-    return "" if epsilon is None or epsilon > 700 else f"{math.exp(epsilon):.3g}"
+    if epsilon is None or not 0 <= epsilon < _LARGEST_EPSILON:
+        return ""
+    return f"{rounded_up(Decimal(repr(math.exp(epsilon))), 3):,f}"
 
 
 def _strongest(promise: Mapping[str, Any]) -> dict[str, float] | None:
@@ -210,7 +210,7 @@ def _utility(found: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _interval(value: float | None, spread: float | None, show: Any) -> str:
+def _interval(value: float | None, spread: float | None, show: Callable[[object], str]) -> str:
     """Return the 95 % interval of a share as text; empty if it cannot be given."""
     if value is None or spread is None:
         return ""
@@ -254,8 +254,8 @@ def _in_words(name: str, step: Mapping[str, Any]) -> str:
             return f"Chose, {of('rounds')} times, which columns to count together."
         case "discover":
             return (
-                f"Found the categories of {of('categories')} columns and the ranges of "
-                f"{of('ranges')} that the schema left open."
+                f"Found what the schema left open: categories ({of('categories')} columns) and "
+                f"ranges ({of('ranges')} columns)."
             )
         case "audit":
             return (

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from dpsynth.report._page import render
+from dpsynth.report._page import render, sequence
 from dpsynth.report.columns import MOST_FIGURES, figures
-from dpsynth.report.facts import budget, mapping, roc, sequence, steps, top
+from dpsynth.report.facts import budget, mapping, roc, steps, top
 
 
 def public_html(facts: Mapping[str, Any], table: pd.DataFrame) -> str:

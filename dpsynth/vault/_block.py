@@ -207,9 +207,7 @@ class Block:
         self._vault._settle(resolve(schema, categories=categories, bounds=bounds))
         return self.domain
 
-    def measure(
-        self, cliques: Sequence[Clique], coarse: Coarse | None = None
-    ) -> list[Measurement]:
+    def measure(self, cliques: Sequence[Clique], coarse: Coarse | None = None) -> list[Measurement]:
         """Return noisy counts of marginals: exact counts plus discrete Gaussian noise.
 
         Args:
@@ -267,7 +265,9 @@ class Block:
         index, step, event = self._expect(Select)
         for clique, model in candidates.items():
             if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
-                raise self._refused("A model's answer was not an int64 array of its clique's shape.")
+                raise self._refused(
+                    "A model's answer was not an int64 array of its clique's shape."
+                )
         asked = hashlib.sha256(canonical({"select": _named(coarse)}))
         for clique, model in candidates.items():
             asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
@@ -313,7 +313,9 @@ class Block:
             raise self._refused("An audit was to answer more or less than was declared.")
         for clique, model in answers.items():
             if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
-                raise self._refused("A table's answer was not an int64 array of its clique's shape.")
+                raise self._refused(
+                    "A table's answer was not an int64 array of its clique's shape."
+                )
         names = [[s.of.name, float(s.of.threshold), s.first_row] for s in statistics]
         cliques = [list(clique) for clique in answers]
         request = digest(
@@ -455,9 +457,7 @@ def _frequent(
     return [name for name, count in zip(names, noisy, strict=True) if count >= least]
 
 
-def _units_over(
-    statistic: Statistic, records: NDArray[np.int32], units: NDArray[np.int64]
-) -> int:
+def _units_over(statistic: Statistic, records: NDArray[np.int32], units: NDArray[np.int64]) -> int:
     """Return how many units count for a statistic."""
     if statistic.first_row:
         _, first = np.unique(units, return_index=True)

@@ -144,9 +144,7 @@ def make_plan(steps: Sequence[Step], unit: Unit, epsilon: Fraction, delta: Fract
     total = sum(step.weight for step in steps)
 
     def events_at(scale: float) -> tuple[Event, ...]:
-        return tuple(
-            _event(step, unit.rows, scale * step.weight / total, delta) for step in steps
-        )
+        return tuple(_event(step, unit.rows, scale * step.weight / total, delta) for step in steps)
 
     def whole(scale: float) -> Event:
         return accounting.Sequence((*events_at(scale), ApproxDP(Fraction(0), slack)))

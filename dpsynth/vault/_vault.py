@@ -356,9 +356,7 @@ class Vault:
         train, _ = coded.records(domain, TRAIN)
         audit_in, audit_in_units = coded.records(domain, AUDIT_IN)
         held_out, held_out_units = coded.records(domain, HELD_OUT)
-        return question(
-            Exposed(domain, train, audit_in, audit_in_units, held_out, held_out_units)
-        )
+        return question(Exposed(domain, train, audit_in, audit_in_units, held_out, held_out_units))
 
     # -- rows: for blocks of this vault only -----------------------------------------------------
 

@@ -116,7 +116,9 @@ def people(persons: int, seed: int) -> pd.DataFrame:
             "age": age,
             "sex": sex,
             "answer": answer,
-            "city": rng.choice(["Springfield", "Shelbyville", 'Ogden "Ville"'], n, p=[0.6, 0.3, 0.1]),
+            "city": rng.choice(
+                ["Springfield", "Shelbyville", 'Ogden "Ville"'], n, p=[0.6, 0.3, 0.1]
+            ),
             "income": income,
             "visit": day.strftime("%Y-%m-%d"),
             "smoker": rng.choice(["yes", "no", ""], n, p=[0.3, 0.6, 0.1]),
@@ -124,11 +126,16 @@ def people(persons: int, seed: int) -> pd.DataFrame:
     )
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """Return a fresh project of 1,500 persons."""
-    made = Project(tmp_path)
+def make_project(folder: Path) -> Project:
+    """Write a project of 1,500 persons into a folder."""
+    made = Project(folder)
     people(1500, 1).to_csv(made.table, index=False)
-    (tmp_path / "schema.toml").write_text(SCHEMA)
+    (folder / "schema.toml").write_text(SCHEMA)
     made.recipe.write_text(RECIPE)
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Return a fresh project."""
+    return make_project(tmp_path)

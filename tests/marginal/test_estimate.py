@@ -211,6 +211,12 @@ def test_refuses_a_marginal_of_another_shape() -> None:
         estimate([Observation(("z",), np.zeros(3), np.ones(3))], {"a": 2})
 
 
+@pytest.mark.parametrize("total", [0.0, -1.0, float("nan")])
+def test_refuses_a_total_that_is_not_positive(total: float) -> None:
+    with pytest.raises(InvalidRequest, match="positive number of rows"):
+        estimate([Observation(("a",), np.ones(2), np.ones(2))], {"a": 2}, total=total)
+
+
 def test_the_same_measurements_give_the_same_bits() -> None:
     triangle = tuple(itertools.combinations("abd", 2))
     first = estimate(observe(triangle, sigma=2.0, seed=2), SIZES, iterations=50)

@@ -150,7 +150,7 @@ def rewrite(path: Path, **changes: object) -> None:
             header[name] = value
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     with path.open("wb") as out:
-        np.savez(out, **arrays)  # type: ignore[arg-type]
+        np.savez(out, **arrays)
 
 
 @pytest.mark.parametrize(
