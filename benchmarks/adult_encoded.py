@@ -17,12 +17,13 @@ import runpy
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from _measure import measured
 
 import dpsynth as dp
-from _measure import measured
 from dpsynth.evaluation import pair_cliques, tvd
 from dpsynth.synthesizer import named
 
@@ -54,13 +55,18 @@ def main() -> None:
             for share in (0.0, 0.2):
                 line = _line(chosen, real, sizes, schema, method, epsilon, share)
                 lines.append(line)
-                print(
-                    f"{method:12} {epsilon:7g} {share:6g}   {line['tvd2']:.4f} ({line['tvd2_sd']:.4f})"
-                    f"   {line['tvd3'] or float('nan'):.4f}   {line['cpu']:9.2f}  {line['peak']:8.0f}",
-                    flush=True,
-                )
+                print(_row(line), flush=True)
     chosen.out.mkdir(exist_ok=True)
     (chosen.out / "adult_encoded.json").write_text(json.dumps(lines, indent=2) + "\n")
+
+
+def _row(line: dict[str, Any]) -> str:
+    triples = line["tvd3"] if line["tvd3"] is not None else float("nan")
+    return (
+        f"{line['method']:12} {line['epsilon']:7g} {line['audit_share']:6g}   "
+        f"{line['tvd2']:.4f} ({line['tvd2_sd']:.4f})   {triples:.4f}   "
+        f"{line['cpu']:9.2f}  {line['peak']:8.0f}"
+    )
 
 
 def _line(
@@ -71,7 +77,7 @@ def _line(
     method: str,
     epsilon: float,
     share: float,
-) -> dict[str, float | str | None]:
+) -> dict[str, Any]:
     found = []
     for seed in range(chosen.seeds):
         with tempfile.TemporaryDirectory() as folder:

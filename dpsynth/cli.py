@@ -94,8 +94,8 @@ def schema_draft(table: TablePath) -> None:
 @app.command()
 def check(recipe: RecipePath, table: TablePath, as_json: Json = False) -> None:
     """Compare a table with its schema, exactly. For the custodian's eyes only."""
-    from dpsynth.recipe import Recipe
     from dpsynth._check import check_table
+    from dpsynth.recipe import Recipe
 
     report = check_table(Recipe.load(recipe), table)
     if as_json:
@@ -211,7 +211,7 @@ def verify(
     elif found.ok:
         shown = {
             "not shown": "integrity shown; not signed, so not who wrote it",
-            "signed": "integrity shown; signed by the key it names (give --public-key to check who)",
+            "signed": "integrity shown; signed by the key it names (--public-key checks whose)",
             "authentic": "integrity and authenticity shown",
         }[found.authenticity]
         typer.echo(f"ok: {shown}\n{found.summary}")
@@ -228,7 +228,7 @@ def ledger_show(
 ) -> None:
     """List the accounts: what was spent, on what, and what is left."""
     book = _existing(ledger)
-    found = []
+    found: list[dict[str, Any]] = []
     for name in book.accounts():
         account = book.existing(name)
         left = account.remaining()

@@ -66,7 +66,9 @@ class _Release(BaseModel):
         None, description="By default the account's, times epsilon's share."
     )
     audit_share: float = Field(0.2, ge=0, le=0.5, description="Chance that a unit is audited.")
-    shares: _Shares = Field(default_factory=_Shares, description="How the precision is split.")
+    shares: _Shares = Field(
+        _Shares(discover=10.0, fit=85.0, audit=5.0), description="How the precision is split."
+    )
     rows: int | None = Field(None, ge=0, description="Rows to draw; by default the noisy number.")
     target: str | None = Field(None, description="A column that a downstream model would predict.")
     declared_units: int | None = Field(None, ge=1, description="Public number of units, if any.")

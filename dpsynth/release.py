@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -232,15 +231,30 @@ class Release:
         return folder
 
     def write_internal(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)
-        for name, text in (
-            ("report.html", internal_html(self.facts, self.internal)),
-            ("report.json", _indented(self.internal)),
-        ):
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+        """Write the custodian's report, readable by its owner alone; earlier ones are replaced.
+
+        Raises:
+            ReleaseError: The folder cannot be written.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, text in (
+                ("report.html", internal_html(self.facts, self.internal)),
+                ("report.json", _indented(self.internal)),
+            ):
+                scratch = folder / f".{name}.unfinished"
+                scratch.unlink(missing_ok=True)
+                descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(text)
+                scratch.replace(folder / name)
+        except OSError as error:
+            raise ReleaseError(
+                f"The internal report was to be written to {folder}.",
+                f"The file system refused ({error.strerror or type(error).__name__}).",
+                "Free some space or choose another place, then run again with --resume.",
+                touched=True,
+            ) from error
 
 
 def internal_folder(folder: Path) -> Path:

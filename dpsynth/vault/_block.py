@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -286,7 +287,7 @@ class Block:
             open_ = sorted(set(eligible(chosen)))
             if not open_ or any(clique not in candidates for clique in open_):
                 raise self._refused("A round of selection had no candidate, or an undeclared one.")
-            answer = self._answer(index, part, request, lambda among=open_: draw(among))
+            answer = self._answer(index, part, request, partial(draw, open_))
             chosen = (*chosen, tuple(json.loads(answer)))
         return chosen
 

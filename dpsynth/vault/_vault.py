@@ -30,7 +30,6 @@ from dpsynth.vault._plan import (
 from dpsynth_accounting import (
     Account,
     InvalidRequest,
-    Reservation,
     checked_delta,
     checked_epsilon,
     require_delta_below,

@@ -250,7 +250,7 @@ def test_plan_reads_no_data(project: Project, dpsynth: Runner) -> None:
     told = json.loads(out)
     assert [
         step["step"] for step in told["steps"]
-    ] == "discover measure select measure audit".split()
+    ] == ["discover", "measure", "select", "measure", "audit"]
     assert not project.ledger.exists()
 
 
