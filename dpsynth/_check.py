@@ -157,7 +157,7 @@ def _is_between(column: Integer | Real | Date | Datetime, values: pd.Series) -> 
     """Say which values lie between two that their column can tell apart."""
     match column:
         case Date():
-            return numbers_of(values, "datetime")[0] % 86_400 != 0
+            return np.asarray(numbers_of(values, "datetime")[0] % 86_400 != 0)
         case Datetime():
             fraction = re.compile(r":\d\d[.,]0*[1-9]")
             found = [text is not None and fraction.search(text) for text in text_of(values)]

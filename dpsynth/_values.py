@@ -49,11 +49,17 @@ def text_of(values: pd.Series) -> NDArray[np.object_]:
         # As an array, whole numbers would turn into floats as soon as any row is missing.
         categories = text_of(pd.Series(values.cat.categories))
         return np.append(categories, [None])[values.cat.codes.to_numpy()]
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
+        places, distinct = pd.factorize(values.to_numpy())
+        texts = [*map(_text, distinct.tolist()), None]
+        return np.array(texts, dtype=object)[places]  # missing is at -1
     objects = values.to_numpy(dtype=object)
     out = np.empty(len(objects), dtype=object)
     for position, value in enumerate(objects):
         if type(value) is str and value.isascii():
             out[position] = value or None
+        elif type(value) is int and -WIDEST < value < WIDEST:
+            out[position] = str(value)
         else:
             out[position] = _text(value)
     return out
@@ -85,8 +91,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, float | np.floating):
         value = float(value)
         value = int(value) if value.is_integer() else value
-    if type(value) is int and abs(value) > 10**4000:
-        value = Decimal(value)  # Python refuses to write integers of more digits than that
+    if type(value) is int and value.bit_length() > 14_000:
+        value = Decimal(value)  # Python refuses to write integers of more than 4300 digits
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -425,7 +425,7 @@ def _facts(
         "created": paid[-1]["time"],
         "account": account.name,
         "unit": paid[-1]["plan"]["unit"],
-        "method": ", ".join(dict.fromkeys(each["plan"]["label"] for each in paid)),
+        "method": _method(paid),
         "reservations": [each["reservation"] for each in paid],
         "statement": _promise(paid).to_json(),
         "account_spent": {
@@ -441,6 +441,13 @@ def _facts(
         "utility": _utility(audited, target),
         "verdict": verdict.to_json(),
     }
+
+
+def _method(paid: list[dict[str, Any]]) -> str:
+    """Return the mechanisms that the charges were for; the audit is none."""
+    labels = [each["plan"]["label"] for each in paid]
+    names = [label.split(" ", 1)[1] for label in labels if label.startswith(("fit ", "run "))]
+    return ", ".join(dict.fromkeys(names)) or labels[-1]
 
 
 def _promise(paid: list[dict[str, Any]]) -> Statement:
@@ -467,9 +474,10 @@ def _fidelity(model: Model, audited: Audited) -> dict[str, Any]:
         "sd": round(spread, 5),
         "marginals": pairs,
         "sentence": (
-            f"over {pairs} pairs of columns, the synthetic and the real table place "
-            f"{found:.1%} of their rows in different cells (noise on this figure: "
-            f"+-{2 * spread:.1%}); 0% is identical, 100% disjoint."
+            f"over {pairs} pairs of columns, each column in at most about {_FIDELITY_CODES} groups "
+            f"of values, the synthetic and the real table place {found:.1%} of their rows in "
+            f"different cells (noise on this figure: +-{2 * spread:.1%}); 0% is identical, 100% "
+            "disjoint."
         ),
     }
 

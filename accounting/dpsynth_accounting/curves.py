@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -186,18 +186,22 @@ class Curve:
                 "A rate is a probability.",
                 "Ask at 0.01, for instance.",
             )
-        low = float(self.base_epsilon)
-        top = min(self.epsilon(max(self.base_delta * 2, Fraction(1, 10**12))), low + 100.0)
         best = 1.0
-        for step in np.linspace(0.0, top - low, 200):
-            # Added exactly, so that the first point of the grid is not below the base.
-            epsilon = self.base_epsilon + Fraction(float(step))
-            delta = self.delta(epsilon)
-            odds = math.exp(min(float(epsilon), 700.0))
+        for epsilon, delta in self._frontier:
+            odds = math.exp(min(epsilon, 700.0))
             best = min(best, odds * false_positive_rate + delta)
             # The mirrored test: the attacker's false negatives bound the false positives.
             best = min(best, 1 - (1 - false_positive_rate - delta) / odds)
         return min(1.0, best * (1 + _ROUNDING))
+
+    @cached_property
+    def _frontier(self) -> list[tuple[float, float]]:
+        """Points (epsilon, delta) of the curve, from its base to where delta is negligible."""
+        low = float(self.base_epsilon)
+        top = min(self.epsilon(max(self.base_delta * 2, Fraction(1, 10**12))), low + 100.0)
+        # Added exactly, so that the first point is not below the base.
+        grid = [self.base_epsilon + Fraction(float(s)) for s in np.linspace(0.0, top - low, 200)]
+        return [(float(epsilon), self.delta(epsilon)) for epsilon in grid]
 
 
 @lru_cache(maxsize=256)

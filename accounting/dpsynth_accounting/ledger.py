@@ -134,10 +134,9 @@ class Ledger(Store):
         seq, head = db.execute(
             "SELECT entries, head FROM accounts WHERE name=?", (account,)
         ).fetchone()
-        facts = {**payload, "account": account, "seq": seq, "time": _now()}
+        facts = _as_read({**payload, "account": account, "seq": seq, "time": _now()})
         text = events.canonical(facts).decode()
-        # Hashed as it will be read back, so that no Python value outside JSON can break the chain.
-        digest = chain_hash(head, json.loads(text))
+        digest = chain_hash(head, facts)
         db.execute("INSERT INTO entries VALUES(?, ?, ?, ?)", (account, seq, text, digest))
         db.execute("UPDATE accounts SET entries=?, head=? WHERE name=?", (seq + 1, digest, account))
 
@@ -196,6 +195,12 @@ class Ledger(Store):
         return faults
 
 
+def _as_read(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as JSON gives them back: what is hashed must be what is later read."""
+    read: dict[str, Any] = json.loads(events.canonical(facts))
+    return read
+
+
 def _sha256(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()
 
@@ -230,8 +235,7 @@ def _plan_facts(
     """Return what identifies a plan: two of the same facts are the same plan."""
     charge = {"epsilon": str(epsilon), "delta": str(delta)}
     facts = {"event": events.to_json(event), "unit": dict(unit), "label": label, "charge": charge}
-    read_back: dict[str, Any] = json.loads(events.canonical(facts))
-    return read_back
+    return _as_read(facts)
 
 
 @dataclass(frozen=True)
@@ -316,9 +320,9 @@ class Account:
             InvalidRequest: The account is used under another unit.
         """
         epsilon, delta = checked_epsilon(epsilon), checked_delta(delta)
-        unit_text = events.canonical(dict(unit)).decode()
         identity = secrets.token_hex(8)
         plan = _plan_facts(event, epsilon, delta, unit, label)
+        unit_text = events.canonical(plan["unit"]).decode()
         payload = {
             "kind": "reserve",
             "reservation": identity,
@@ -340,7 +344,7 @@ class Account:
             self._refuse_overspend(epsilon, delta, standing)
             self._set_spent(db, standing, epsilon, delta, unit_text)
             self.ledger._append(db, self.name, payload)
-        return Reservation(self, identity, dict(meta or {}))
+        return Reservation(self, identity, _as_read(payload["meta"]))
 
     def _set_spent(
         self,
@@ -377,7 +381,7 @@ class Account:
             self.ledger._reading() as db,
         ):
             rows = db.execute(
-                "SELECT payload FROM entries WHERE account=? "
+                "SELECT payload FROM entries INDEXED BY entries_of_plan WHERE account=? "
                 "AND json_extract(payload, '$.plan_digest')=? ORDER BY seq DESC",
                 (self.name, events.digest(plan)),
             )
@@ -508,8 +512,8 @@ class Reservation:
             if any(self._has(db, kind) for kind in ("begin", "answer", "commit", "void")):
                 return False
             row = db.execute(
-                "SELECT payload FROM entries WHERE account=? "
-                "AND json_extract(payload, '$.reservation')=? "
+                "SELECT payload FROM entries INDEXED BY entries_of_reservation "
+                "WHERE account=? AND json_extract(payload, '$.reservation')=? "
                 "AND json_extract(payload, '$.kind')='reserve'",
                 (account.name, self.identity),
             ).fetchone()
@@ -524,7 +528,8 @@ class Reservation:
         """Say whether the chain holds an entry of a kind (and step) of this reservation."""
         wanted = "" if step is None else "AND json_extract(payload, '$.step')=?"
         query = (
-            "SELECT 1 FROM entries WHERE account=? AND json_extract(payload, '$.reservation')=? "
+            "SELECT 1 FROM entries INDEXED BY entries_of_reservation "
+            "WHERE account=? AND json_extract(payload, '$.reservation')=? "
             f"AND json_extract(payload, '$.kind')=? {wanted} LIMIT 1"
         )
         values = (self.account.name, self.identity, kind, *(() if step is None else (step,)))

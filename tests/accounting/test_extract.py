@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpsynth_accounting import (
+    Account,
+    Budget,
+    DiscreteGaussian,
+    Event,
+    Exponential,
+    Gaussian,
+    Ledger,
+    Repeat,
+    calibrate,
+    digest,
+    event_to_json,
+    rational_up,
+    verify_extract,
+)
+from dpsynth_accounting.extract import GENESIS, chain_hash
+
+Extract = dict[str, Any]
+UNIT = {"unit": "row"}
+
+
+def plan(epsilon: float, delta: float) -> Event:
+    return calibrate(lambda s: Repeat(DiscreteGaussian(rational_up(4 / s)), 4), epsilon, delta)
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    account = Ledger(tmp_path / "ledger.db").account("patients", Budget(1, 1e-6))
+    for epsilon, delta in ((0.3, 3e-7), (0.5, 5e-7)):
+        paid = account.reserve(plan(epsilon, delta), epsilon, delta, unit=UNIT, label="fit")
+        paid.begin(0, "question")
+        paid.store(0, 0, "question", b"[1]")
+        paid.commit()
+    unused = account.reserve(plan(0.2, 2e-7), 0.2, 2e-7, unit=UNIT, label="fit")
+    unused.void()
+    account.record("inspect", {"purpose": "check"})
+    account.record("release", {"manifest": "ab"})
+    return account
+
+
+@pytest.fixture
+def extract(account: Account) -> Extract:
+    return account.extract()
+
+
+def rechained(extract: Extract) -> Extract:
+    """Return the extract as a careful forger leaves it: numbered and hashed anew."""
+    head = GENESIS
+    for at, entry in enumerate(extract["entries"]):
+        entry["payload"]["seq"] = at
+        if entry["payload"]["kind"] == "reserve":
+            entry["payload"]["plan_digest"] = digest(entry["payload"]["plan"])
+        head = entry["hash"] = chain_hash(head, entry["payload"])
+    extract["head"] = head
+    return extract
+
+
+def payload(extract: Extract, kind: str, which: int = 0) -> dict[str, Any]:
+    found = [e["payload"] for e in extract["entries"] if e["payload"]["kind"] == kind]
+    chosen: dict[str, Any] = found[which]
+    return chosen
+
+
+def test_an_extract_verifies_without_its_ledger(extract: Extract) -> None:
+    state = verify_extract(json.loads(json.dumps(extract)))
+    assert state.faults == []
+    assert (state.spent_epsilon, state.spent_delta) == (Fraction(4, 5), Fraction(8, 10**7))
+    assert state.budget == Budget(1, 1e-6)
+    assert len(state.charges) == 2
+    assert len(state.answers) == 2
+    assert [each["manifest"] for each in state.releases] == ["ab"]
+    assert state.inspections == 1
+    assert verify_extract(rechained(copy.deepcopy(extract))).faults == []
+
+
+def _alter(extract: Extract) -> None:
+    payload(extract, "reserve")["plan"]["label"] = "nothing"
+
+
+def _remove(extract: Extract) -> None:
+    del extract["entries"][3]
+
+
+def _remove_tail(extract: Extract) -> None:
+    del extract["entries"][-1]
+
+
+def _swap(extract: Extract) -> None:
+    extract["entries"][2:4] = extract["entries"][3:1:-1]
+
+
+def _rename(extract: Extract) -> None:
+    extract["account"] = "staff"
+
+
+def _empty(extract: Extract) -> None:
+    extract.update(entries=[], head=GENESIS)
+
+
+@pytest.mark.parametrize("harm", [_alter, _remove, _remove_tail, _swap, _rename, _empty])
+def test_an_extract_that_was_altered_is_found_out(
+    extract: Extract, harm: Callable[[Extract], None]
+) -> None:
+    harm(extract)
+    assert verify_extract(extract).faults != []
+
+
+def _raise_budget_later(extract: Extract) -> None:
+    opened = copy.deepcopy(extract["entries"][0])
+    opened["payload"]["budget"]["epsilon"] = "9"
+    extract["entries"].insert(1, opened)
+
+
+def _reserve_twice(extract: Extract) -> None:
+    """A second, smaller charge of the same name would hide the first."""
+    second = copy.deepcopy(extract["entries"][1])
+    second["payload"]["plan"]["charge"]["epsilon"] = "1/1000"
+    extract["entries"].insert(2, second)
+
+
+def _negative_charge(extract: Extract) -> None:
+    payload(extract, "reserve", 1)["plan"]["charge"]["epsilon"] = "-1"
+
+
+def _undercharge(extract: Extract) -> None:
+    payload(extract, "reserve")["plan"]["charge"]["epsilon"] = "1/4"
+
+
+def _undercharge_delta(extract: Extract) -> None:
+    payload(extract, "reserve")["plan"]["charge"]["delta"] = "1/100000000"
+
+
+def _overspend(extract: Extract) -> None:
+    payload(extract, "open")["budget"]["epsilon"] = "7/10"
+
+
+def _overspend_delta(extract: Extract) -> None:
+    payload(extract, "open")["budget"]["delta"] = "7/10000000"
+
+
+def _hand_back_after_reading(extract: Extract) -> None:
+    payload(extract, "void")["reservation"] = payload(extract, "reserve")["reservation"]
+
+
+def _hand_back_twice(extract: Extract) -> None:
+    at = next(i for i, e in enumerate(extract["entries"]) if e["payload"]["kind"] == "void")
+    extract["entries"].insert(at, copy.deepcopy(extract["entries"][at]))
+
+
+def _use_after_handing_back(extract: Extract) -> None:
+    entry = copy.deepcopy(extract["entries"][2])
+    assert entry["payload"]["kind"] == "begin"
+    entry["payload"]["reservation"] = payload(extract, "void")["reservation"]
+    extract["entries"].append(entry)
+
+
+def _answer_without_beginning(extract: Extract) -> None:
+    del extract["entries"][2]
+
+
+def _mix_units(extract: Extract) -> None:
+    payload(extract, "reserve", 1)["plan"]["unit"] = {"unit": "person", "rows": 3}
+
+
+def _change_account(extract: Extract) -> None:
+    payload(extract, "reserve", 1)["account"] = "staff"
+
+
+def _unknown_kind(extract: Extract) -> None:
+    payload(extract, "inspect")["kind"] = "refund"
+
+
+def _unknown_event(extract: Extract) -> None:
+    payload(extract, "reserve")["plan"]["event"] = {"event": "magic"}
+
+
+def _half_an_event(extract: Extract) -> None:
+    of = payload(extract, "reserve")["plan"]["event"]
+    of["count"] = 1.5
+
+
+def _other_adjacency(extract: Extract) -> None:
+    payload(extract, "open")["budget"]["adjacency"] = "replace_one"
+
+
+def _other_format(extract: Extract) -> None:
+    extract["format_version"] = 2
+
+
+def _hopeless_event(extract: Extract) -> None:
+    payload(extract, "reserve")["plan"]["event"] = event_to_json(Exponential(Fraction(10**12)))
+
+
+def _explosive_charge(extract: Extract) -> None:
+    payload(extract, "reserve")["plan"]["charge"]["epsilon"] = "1e-999999999"
+
+
+FORGERIES = [
+    _raise_budget_later,
+    _reserve_twice,
+    _negative_charge,
+    _undercharge,
+    _undercharge_delta,
+    _overspend,
+    _overspend_delta,
+    _hand_back_after_reading,
+    _hand_back_twice,
+    _use_after_handing_back,
+    _answer_without_beginning,
+    _mix_units,
+    _change_account,
+    _unknown_kind,
+    _unknown_event,
+    _half_an_event,
+    _other_adjacency,
+    _other_format,
+    _hopeless_event,
+    _explosive_charge,
+]
+
+
+@pytest.mark.parametrize("forge", FORGERIES)
+def test_a_forgery_with_a_good_chain_is_found_out(
+    extract: Extract, forge: Callable[[Extract], None]
+) -> None:
+    forge(extract)
+    assert verify_extract(rechained(extract)).faults != []
+
+
+def test_the_fault_of_an_undercharged_plan_says_by_how_much(extract: Extract) -> None:
+    _undercharge(extract)
+    faults = verify_extract(rechained(extract)).faults
+    assert len(faults) == 1
+    assert re.search(r"was charged epsilon 0.25 but costs 0.(29|30)", faults[0])
+
+
+def test_a_plan_under_its_price_reserved_by_mistake_is_found_out(tmp_path: Path) -> None:
+    account = Ledger(tmp_path / "ledger.db").account("patients", Budget(1, 1e-6))
+    account.reserve(Gaussian(Fraction(1)), 0.5, 1e-7, unit=UNIT, label="wrong")
+    assert account.ledger.verify("patients") == []
+    assert any("but costs" in fault for fault in verify_extract(account.extract()).faults)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"entries": None},
+        {"entries": [None], "account": "a", "head": "", "format_version": 1},
+        {"entries": [{"payload": [], "hash": ""}], "account": "a", "head": "", "format_version": 1},
+        {"entries": [{"payload": {"kind": []}, "hash": "x"}], "account": "a", "head": "x"},
+        {
+            "entries": [{"payload": {"kind": "open", "name": "\ud800"}, "hash": "x"}],
+            "account": "a",
+            "head": "x",
+            "format_version": 1,
+        },
+        [],
+    ],
+)
+def test_nonsense_is_a_fault_not_a_crash(data: Any) -> None:
+    assert verify_extract(data).faults != []
+
+
+def test_the_chain_hash_by_hand() -> None:
+    # printf '%064d\n{"a":2,"b":1}' 0 | sha256sum
+    assert chain_hash(GENESIS, {"b": 1, "a": 2}) == (
+        "14316b54d29b0426d46839aba7a90e2300fae5e1fd71b32019db92fee52d4488"
+    )
