@@ -156,12 +156,11 @@ def _column(name: str, column: Column, values: pd.Series) -> ColumnCheck:
 def _is_between(column: Integer | Real | Date | Datetime, values: pd.Series) -> NDArray[np.bool_]:
     """Say which values lie between two that their column can tell apart."""
     match column:
-        case Date():
-            return np.asarray(numbers_of(values, "datetime")[0] % 86_400 != 0)
-        case Datetime():
-            fraction = re.compile(r":\d\d[.,]0*[1-9]")
-            found = [text is not None and fraction.search(text) for text in text_of(values)]
-            return np.array([bool(each) for each in found], dtype=bool)
+        case Date() | Datetime():
+            seconds = numbers_of(values, "datetime")[0]
+            cut = [re.search(r":\d\d[.,]0*[1-9]", text or "") for text in text_of(values)]
+            fractions = np.array([each is not None for each in cut], dtype=bool)
+            return np.asarray(fractions | (isinstance(column, Date) & (seconds % 86_400 != 0)))
         case Real(step=None):
             return np.zeros(len(values), dtype=bool)
         case _:

@@ -78,8 +78,8 @@ def _number(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
     whole = bool((found == np.rint(found)).all())
     whole = bool((found == np.rint(found)).all())
     most = 2.0 ** (62 if whole else 60)  # what a schema may say
-    low = max(-_outwards(-float(found.min())), -most)
-    high = min(_outwards(float(found.max())), most)
+    low = min(max(-_outwards(-float(found.min())), -most), most / 2)
+    high = max(min(_outwards(float(found.max())), most), -most / 2)
     if whole:
         return {"type": "integer", "lower": int(low), "upper": max(int(high), int(low) + 1)}
     return {"type": "real", "lower": low, "upper": high}

@@ -34,7 +34,7 @@ _SCHEMA: dict[str, Column] = {
     "black": Boolean(source=_DOCS),
     "education": Integer(0, 25, missing=True, source=_US),
     "family": Integer(1, 14, source=_US),
-    "income": Real(missing=False),
+    "income": Real(),
     "mental_health": Integer(0, 100, source=_DOCS),
     "general_health": Integer(0, 100, missing=True, source=_DOCS),
     "doctor_visits": Integer(0, 100, source=_US),
@@ -137,6 +137,8 @@ def _person_years() -> pd.DataFrame | None:
     table["black"] = table["black"].round()
     for name in ("age", "education", "mental_health", "general_health"):
         table[name] = table[name].round().astype("Int64")
+    for name in ("outpatient_dollars", "drug_dollars", "inpatient_dollars"):
+        table[name] = table[name].round(2)
     return table
 
 

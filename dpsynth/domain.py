@@ -128,25 +128,26 @@ class Domain:
         Raises:
             InvalidRequest: A column is lacking, of another length, or holds what is no code of it.
         """
-        rows = len(next(iter(codes.values()))) if codes else 0
-        for name in self.names:
-            part = np.asarray(codes.get(name, np.full(rows, -1)))
-            if part.shape != (rows,) or (
-                rows and not 0 <= part.min() <= part.max() < self.size(name)
-            ):
-                raise InvalidRequest(
-                    f"Codes of the column {name!r} were to be decoded.",
-                    f"There must be {rows} of them, each from 0 to {self.size(name) - 1}.",
-                    "Give codes that a model of this domain drew.",
-                )
+        rows = max((len(np.atleast_1d(part)) for part in codes.values()), default=0)
         columns: dict[str, pd.Series] = {}
         for name in self.output:
             if name in self.codecs:
-                part = np.asarray(codes[name], dtype=np.int32)
+                part = self._checked(name, codes.get(name), rows)
                 columns[name] = self.codecs[name].decode(part, rng)
             else:
                 columns[name] = pd.Series(np.arange(1, rows + 1, dtype=np.int64))
         return pd.DataFrame(columns)
+
+    def _checked(self, name: str, codes: NDArray[Any] | None, rows: int) -> NDArray[np.int32]:
+        part = np.asarray(codes)
+        right = codes is not None and part.shape == (rows,) and part.dtype.kind in "iu"
+        if not right or (rows and not 0 <= part.min() <= part.max() < self.size(name)):
+            raise InvalidRequest(
+                f"Codes of the column {name!r} were to be decoded.",
+                f"There must be {rows} of them, each from 0 to {self.size(name) - 1}.",
+                "Give codes that a model of this domain drew.",
+            )
+        return part.astype(np.int32)
 
     def public_facts(self) -> list[dict[str, Any]]:
         """Return what is public about each column, with its source and who attests it."""
@@ -169,14 +170,15 @@ class Domain:
             InvalidRequest: It is of another format version, or no domain.
         """
         try:
-            if data["format_version"] != FORMAT_VERSION:
+            version = data["format_version"]
+            if type(version) is not int or version != FORMAT_VERSION:
                 raise ValueError
             codecs = {}
             for each in data["columns"]:
                 own = {key: value for key, value in each.items() if key != "name"}
                 codecs[each["name"]] = codec_from_json(own)
             return cls(codecs, tuple(data["output"]), tuple(data["facts"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(
                 "A domain was to be read.",
                 f"The data are no domain of format version {FORMAT_VERSION}.",

@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from dpsynth.domain import resolve
 from dpsynth.recipe import Recipe
 from dpsynth.vault import Audit, Discover, Measure, Person, Select, Step
 from dpsynth_accounting import InvalidRequest, Ledger, statement
-
-_OPEN_GUESS = 20  # cells assumed of a column whose categories or range are still unknown
 
 
 def forecast(recipe: Recipe, rows: int) -> dict[str, Any]:
@@ -72,10 +67,7 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
             line["error"] = f"categories of fewer than about {_shown(noise)} units stay hidden"
         case Measure(marginals, _):
             line["answers"] = f"{marginals} marginals"
-            one = marginals == len(recipe.schema.modelled)
-            cells = _mean_cells(recipe) if one else min(_mean_cells(recipe) ** 2, 32**2)
-            error = min(1.0, math.sqrt(2 / math.pi) * noise[0] * cells / (2 * rows))
-            line["error"] = f"total variation about {error:.3f} each, before smoothing"
+            line["error"] = f"each cell within about {2 * noise[0] / rows:.2%} of the rows"
         case Select(rounds, _):
             line["answers"] = f"{rounds} choices"
             line["noise"] = f"epsilon {facts['epsilon_each']:g} each"
@@ -89,16 +81,4 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
 
 
 def _shown(noise: list[float]) -> str:
-    return f"{6 * max(noise, default=0.0):.0f}"
-
-
-def _mean_cells(recipe: Recipe) -> float:
-    """Return the mean number of cells of a column, with a guess where it is not declared."""
-    schema = recipe.schema
-    undeclared = set(schema.undeclared)
-    sizes = [_OPEN_GUESS] * len(undeclared)
-    declared = schema.only(tuple(n for n in schema.modelled if n not in undeclared))
-    if declared.modelled:
-        domain = resolve(declared, categories={}, bounds={})
-        sizes += [domain.size(name) for name in domain.names]
-    return float(np.mean(sizes))
+    return f"{6 * min(noise, default=0.0):.0f}"

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -397,7 +397,8 @@ def _parse(columns: dict[str, Column], name: str, facts: Any, faults: list[str])
     if isinstance(facts.get("categories"), list):
         facts["categories"] = tuple(facts["categories"])
     if kind in ("date", "datetime"):  # JSON has no dates, and TOML may quote them
-        facts = {key: _moment(value, kind) for key, value in facts.items()}
+        for key in facts.keys() & {"lower", "upper", "default"}:
+            facts[key] = _moment(facts[key], kind)
     _add(columns, name, _TYPES[kind], facts, faults)
 
 
@@ -435,8 +436,15 @@ def _add(
                 wrong[key].append(what)
         faults += [f"column {name!r}, {key}: {' or '.join(each)}" for key, each in wrong.items()]
         return
-    columns[name] = cls(**{key: getattr(checked, key) for key in checked.model_fields_set})
+    columns[name] = cls(**{k: _plain(getattr(checked, k)) for k in checked.model_fields_set})
     faults.extend(f"column {name!r} {each}" for each in _column_faults(columns[name]))
+
+
+def _plain(value: Any) -> Any:
+    """Return a moment at its fixed distance from UTC: in a zone's repeated hour it equals none."""
+    if isinstance(value, datetime) and (away := value.utcoffset()) is not None:
+        return value.replace(tzinfo=timezone(away), fold=0)
+    return value
 
 
 def _listed(value: Any) -> Iterable[Any]:

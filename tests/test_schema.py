@@ -35,7 +35,8 @@ from dpsynth.schema import (
 
 names = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     ["", " ", "a.b", 'quo"te', "new\nline", "tab\t", "#", "[x]", "\x7f", "\x00", "é", "\N{SNOWMAN}",
-     "true", "format_version", "columns", "\\", "\\u0041", "\r\n", "''", '"""', "\u2028", "\ufeff"]
+     "true", "format_version", "columns", "\\", "\\u0041", "\r\n", "''", '"""', "\u2028",
+     "\ufeff", "2020-01-01"]
 )  # fmt: skip
 facts = st.fixed_dictionaries(
     {},
@@ -92,7 +93,7 @@ def accepted(given_columns: dict[str, Column]) -> Schema:
         raise
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(names, columns, min_size=1, max_size=4))
 def test_a_schema_comes_back_from_toml_and_json(given_columns: dict[str, Column]) -> None:
     schema = accepted(given_columns)
@@ -173,7 +174,8 @@ def test_all_faults_are_named_at_once_with_the_nearest_key() -> None:
         *('type = "integer"\nlower = true\nupper = 2', 'type = "integer"\nlower = 1'),
         *('type = "real"\nlower = true\nupper = 2.0', 'type = "real"\nlower = "0"\nupper = 2.0'),
         *('type = "real"\nlower = nan\nupper = 2.0', 'type = "real"\nlower = 0\nupper = inf'),
-        *('type = "real"\nlower = 0\nupper = 0', 'type = "real"\nstep = 0', 'type = "real"\nstep = nan'),
+        *('type = "real"\nlower = 0\nupper = 0', 'type = "real"\nstep = 0'),
+        'type = "real"\nstep = nan',
         *('type = "real"\nlower = 0\nupper = 1\nstep = 2', 'type = "real"\nstep = -1'),
         'type = "integer"\nlower = 0\nupper = 4611686018427387905',
         'type = "integer"\nlower = 0\nupper = 9\ndefault = 10',
@@ -200,8 +202,8 @@ def test_all_faults_are_named_at_once_with_the_nearest_key() -> None:
 )  # fmt: skip
 def test_what_is_not_strictly_right_is_refused(facts_of_x: str) -> None:
     faults = faults_of(f"format_version = 1\n[columns.x]\n{facts_of_x}\n")
-    assert len(faults) == 1
-    assert "'x'" in faults[0]
+    assert faults
+    assert all("column 'x'" in fault for fault in faults)
 
 
 @pytest.mark.parametrize("version", ["1.0", "true", '"1"', "0"])
@@ -236,7 +238,7 @@ def test_the_format_version_is_the_number_one(version: str) -> None:
 def test_a_schema_made_in_python_is_as_strict_as_a_file(column: Any) -> None:
     with pytest.raises(SchemaError) as caught:
         Schema({"x": column})
-    assert len(caught.value.faults) == 1
+    assert caught.value.faults
     str(caught.value).encode("utf-8")
 
 
@@ -258,7 +260,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         Schema.load(path)
     for text in ("", "format_version = 1", "format_version = 1\ncolumns = 3"):
         path.write_text(text, encoding="utf-8")
-        with pytest.raises(SchemaError, match="no \\[columns.NAME\\]"):
+        with pytest.raises(SchemaError, match=r"no \[columns\.NAME\]"):
             Schema.load(path)
     path.write_text("format_version = 1\n[columns]\nx = 3\n", encoding="utf-8")
     with pytest.raises(SchemaError, match="'x' is no table"):

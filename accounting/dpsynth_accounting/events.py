@@ -159,10 +159,10 @@ _NAMES: dict[type, str] = {
 }
 
 
-def to_json(event: Event) -> dict[str, Any]:
+def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as plain JSON data, rationals as ``"numerator/denominator"``.
 
-    >>> to_json(Exponential(Fraction(1, 8)))
+    >>> event_to_json(Exponential(Fraction(1, 8)))
     {'event': 'exponential', 'epsilon': '1/8'}
     """
     name = {"event": _NAMES[type(event)]}
@@ -176,20 +176,20 @@ def to_json(event: Event) -> dict[str, Any]:
         case ApproxDP(epsilon, delta):
             return name | {"epsilon": str(epsilon), "delta": str(delta)}
         case Repeat(inner, count):
-            return name | {"of": to_json(inner), "count": count}
+            return name | {"of": event_to_json(inner), "count": count}
         case Sequence(events):
-            return name | {"events": [to_json(each) for each in events]}
+            return name | {"events": [event_to_json(each) for each in events]}
 
 
-def from_json(data: dict[str, Any]) -> Event:
-    """Return the event that ``data`` (from :func:`to_json`) describes.
+def event_from_json(data: dict[str, Any]) -> Event:
+    """Return the event that ``data`` (from :func:`event_to_json`) describes.
 
     Raises:
         InvalidRequest: The data describe no event of this version, or not in its one form.
     """
     try:
         event = _read(data)
-        if canonical(to_json(event)) == canonical(data):
+        if canonical(event_to_json(event)) == canonical(data):
             return event
     except (
         ArithmeticError,
@@ -209,7 +209,7 @@ def _unreadable() -> InvalidRequest:
     return InvalidRequest(
         "An event was to be read from JSON that does not describe one.",
         "Every event names its kind and all of its parameters, and nothing else.",
-        "Use events written by to_json.",
+        "Use events written by event_to_json.",
     )
 
 

@@ -161,7 +161,7 @@ def verify_extract(extract: Mapping[str, Any]) -> Replay:
     for identity, plan in state.plans.items():
         try:
             charged = exact(plan["charge"]["epsilon"])
-            event = events.from_json(plan["event"])
+            event = events.event_from_json(plan["event"])
             price = curve(event).epsilon(plan["charge"]["delta"])
         except _UNREADABLE:
             state.faults.append(f"the plan of reservation {identity} cannot be read")

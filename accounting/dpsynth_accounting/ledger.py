@@ -234,7 +234,12 @@ def _plan_facts(
 ) -> dict[str, Any]:
     """Return what identifies a plan: two of the same facts are the same plan."""
     charge = {"epsilon": str(epsilon), "delta": str(delta)}
-    facts = {"event": events.to_json(event), "unit": dict(unit), "label": label, "charge": charge}
+    facts = {
+        "event": events.event_to_json(event),
+        "unit": dict(unit),
+        "label": label,
+        "charge": charge,
+    }
     return _as_read(facts)
 
 
@@ -323,7 +328,7 @@ class Account:
         identity = secrets.token_hex(8)
         plan = _plan_facts(event, epsilon, delta, unit, label)
         unit_text = events.canonical(plan["unit"]).decode()
-        payload = {
+        payload: dict[str, Any] = {
             "kind": "reserve",
             "reservation": identity,
             "plan": plan,

@@ -183,9 +183,12 @@ def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
             return Repeat(Exponential(rational_down(2 * math.sqrt(precision / rounds))), rounds)
         case Audit(statistics, marginals, _):
             shares = (0.8, 0.2) if statistics and marginals else (1.0, 1.0)
-            counts = [_gaussian(statistics, statistics, precision * shares[0])] * bool(statistics)
-            far = [_gaussian((k * marginals) ** 2, 1, precision * shares[1])] * bool(marginals)
-            return accounting.Sequence((*counts, *far))
+            asked: list[Event] = []
+            if statistics:
+                asked.append(_gaussian(statistics, statistics, precision * shares[0]))
+            if marginals:
+                asked.append(_gaussian((k * marginals) ** 2, 1, precision * shares[1]))
+            return accounting.Sequence(tuple(asked))
         case Discover(categories, ranges, _):
             each = precision / (categories + ranges)
             parts: list[Event] = []

@@ -248,9 +248,13 @@ def test_plan_reads_no_data(project: Project, dpsynth: Runner) -> None:
     assert "select" in out
     code, out, _ = dpsynth("plan", project.recipe, "--rows", 3000, "--json")
     told = json.loads(out)
-    assert [
-        step["step"] for step in told["steps"]
-    ] == ["discover", "measure", "select", "measure", "audit"]
+    assert [step["step"] for step in told["steps"]] == [
+        "discover",
+        "measure",
+        "select",
+        "measure",
+        "audit",
+    ]
     assert not project.ledger.exists()
 
 
