@@ -65,6 +65,18 @@ def text_of(values: pd.Series) -> NDArray[np.object_]:
     return out
 
 
+def distinct_texts(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the distinct texts, and where in them each value's is; -1 for a missing one.
+
+    Not by pandas: some of its versions compare texts only up to the first NUL.
+    """
+    places: dict[str | None, int] = {None: -1}
+    texts = text_of(values)
+    found = (places.setdefault(text, len(places) - 1) for text in texts)
+    positions = np.fromiter(found, dtype=np.int64, count=len(texts))
+    return positions, [text for text in places if text is not None]
+
+
 def _text(value: Any) -> str | None:
     """Return one value's text; an object that cannot be shown reads as its type's name."""
     try:
@@ -108,7 +120,7 @@ def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bo
     """
     if (found := _of_dtype(values, of)) is not None:
         return found
-    positions, distinct = pd.factorize(text_of(values))
+    positions, distinct = distinct_texts(values)
     read = {"real": _real, "integer": _whole, "date": _day, "datetime": _second}[of]
     numbers = [*map(read, distinct), None]  # the last one is for what is missing, at -1
     kind = np.float64 if of == "real" else np.int64

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth._values import DAY, Kind, numbers_of, text_of
+from dpsynth._values import DAY, Kind, distinct_texts, numbers_of, text_of
 
 __all__ = [
     "BooleanCodec",
@@ -96,7 +96,7 @@ class CategoricalCodec:
         Where a category is a whole number, so is the text 3.0, as a file of floats has it.
         """
         codes = {text: code for code, text in enumerate(self.texts)}
-        positions, distinct = pd.factorize(text_of(values))
+        positions, distinct = distinct_texts(values)
         if any(isinstance(v, int) and not isinstance(v, bool) for v in self.values):
             found = [codes.get(text, codes.get(_unpadded(text), NO_CATEGORY)) for text in distinct]
         else:
@@ -156,7 +156,7 @@ class BooleanCodec:
         """Return int32 codes of shape (rows,)."""
         absent = 2 if self.missing else self.default
         words = dict.fromkeys(self._TRUE, 1) | dict.fromkeys(self._FALSE, 0)
-        positions, distinct = pd.factorize(text_of(values))
+        positions, distinct = distinct_texts(values)
         found = [words.get(_unpadded(text.strip().lower()), absent) for text in distinct]
         return np.array([*found, absent], dtype=np.int32)[positions]
 

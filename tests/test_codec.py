@@ -752,6 +752,14 @@ def test_no_warning_with_every_warning_on() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("name", CODECS)
+def test_texts_that_agree_up_to_a_nul_are_told_apart(name: str) -> None:
+    column = objects(["1\0z", "1", "a\0", "a"])
+    for values in (column, column[::-1]):
+        alone = [int(CODECS[name].encode(objects([value]))[0]) for value in values]
+        assert CODECS[name].encode(values).tolist() == alone
+
+
 def test_categories_find_themselves() -> None:
     codec = codec_of(Categorical(("a", "b")))
     assert isinstance(codec, CategoricalCodec)

@@ -28,9 +28,9 @@ from dpsynth_accounting.events import Repeat as Repeat
 from dpsynth_accounting.events import Sequence as Sequence
 from dpsynth_accounting.events import canonical as canonical
 from dpsynth_accounting.events import digest as digest
-from dpsynth_accounting.events import flatten as flatten
 from dpsynth_accounting.events import event_from_json as event_from_json
 from dpsynth_accounting.events import event_to_json as event_to_json
+from dpsynth_accounting.events import flatten as flatten
 from dpsynth_accounting.extract import Replay as Replay
 from dpsynth_accounting.extract import verify_extract as verify_extract
 from dpsynth_accounting.ledger import Account as Account

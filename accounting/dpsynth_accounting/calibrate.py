@@ -19,7 +19,8 @@ def calibrate(plan: Callable[[float], Event], epsilon: float, delta: float) -> E
 
     Args:
         plan: Maps a positive scale, the total squared precision mu^2, to an event whose price
-            rises with the scale.
+            rises with the scale. Where it does not quite (a lattice of sigma2 below 5 or so can
+            cost less with less noise) the result is as safe, and perhaps not the very greatest.
         epsilon: Greatest epsilon, at ``delta``.
         delta: The delta at which epsilon holds.
 

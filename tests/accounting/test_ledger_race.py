@@ -67,7 +67,7 @@ def test_two_processes_race_for_the_last_epsilon(tmp_path: Path) -> None:
             print("refused", error.touched)
     """
     assert sorted(race(code, path, 2)) == ["granted", "refused False"]
-    assert account.remaining() == (0, 0)
+    assert account.remaining() == (Fraction(0), Fraction(0))
     assert account.ledger.verify("people") == []
 
 
@@ -93,7 +93,7 @@ def test_six_processes_are_granted_exactly_the_budget(tmp_path: Path) -> None:
     assert len({key for _, key in said}) == 1
     ledger = Ledger(path)
     account = ledger.existing("people")
-    assert account.remaining() == (0, 0)
+    assert account.remaining() == (Fraction(0), Fraction(0))
     assert len(ledger.entries("people")) == 1 + 60 * 4
     assert ledger.verify("people") == []
     assert account.key("coins").hex() == said[0][1]
