@@ -85,6 +85,9 @@ def _number(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
     return {"type": "real", "lower": low, "upper": high}
 
 
+_SMALLEST = 1e-300
+
+
 def _outwards(bound: float) -> float:
     """Return a round number above a bound, so that it is no one's value; 0 stays.
 
@@ -94,6 +97,8 @@ def _outwards(bound: float) -> float:
     exact = Decimal(repr(bound))
     if not exact:
         return 0.0
+    if abs(bound) < _SMALLEST:  # too near the end of the floats for a round neighbour
+        return _SMALLEST if bound > 0 else 0.0
     size = Decimal(1).scaleb(exact.adjusted())
     return float(((exact / size).to_integral_value(ROUND_FLOOR) + 1) * size)
 

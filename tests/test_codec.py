@@ -713,6 +713,18 @@ def test_found_bounds_hold_what_stands_out_and_not_much_more(kind: Any, values: 
     assert max(abs(low), abs(high)) <= max(1.5 * reach, reach + 2)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_the_outermost_cells_alone_give_bounds_too(kind: Any, end: str) -> None:
+    grid = widest_grid(kind)
+    counts = np.zeros(grid.size, dtype=np.int64)
+    counts[0 if end == "first" else len(grid.starts) - 1] = 10**6
+    low, high = bounds_from_histogram(grid, counts, 1.0)
+    assert low < high
+    codec = numeric(COLUMN_OF[kind], (low, high))
+    assert codec.decode(np.zeros(3, dtype=np.int32), np.random.default_rng(0)).notna().all()
+
+
 def test_found_bounds_of_a_lattice_lie_on_it() -> None:
     codec = numeric(Real(step=0.01), bounds_from_histogram(
         widest_grid("real"), histogram("real", [0.37, 99.95]), 1.0

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import assume, given, settings
@@ -285,6 +286,16 @@ def test_dates_are_dates_in_toml() -> None:
     assert isinstance(moment, Datetime)
     assert moment.lower == dt.datetime(2019, 12, 31, 22, tzinfo=dt.UTC)
     assert "lower = 2020-01-01\n" in schema.dump()
+
+
+def test_a_bound_in_a_repeated_hour_comes_back() -> None:
+    # Such a moment of a named zone equals no moment of another zone, not even itself in UTC.
+    zone = ZoneInfo("Europe/Berlin")
+    low, high = dt.datetime(2019, 1, 1, tzinfo=zone), dt.datetime(2020, 10, 25, 2, 30, tzinfo=zone)
+    for fold in (0, 1):
+        schema = Schema({"x": Datetime(low, high.replace(fold=fold))})
+        assert Schema.from_json(tomllib.loads(schema.dump())) == schema
+        assert number_of(schema.columns["x"].upper) == 1_603_585_800 + 3600 * fold  # type: ignore[union-attr]
 
 
 def test_what_is_modelled_undeclared_and_unconfirmed() -> None:

@@ -61,7 +61,7 @@ class Statement:
         """Return the promise in plain language."""
         if self.unit.get("unit") == "person":
             rows = self.unit["rows"]
-            whom = f"one person, with at most {rows} of their rows"
+            whom = f"one person, with at most {rows} of their rows,"
         else:
             whom = "one row (not a person: someone with several rows is less protected)"
         lines = [

@@ -1,14 +1,16 @@
 """Units of privacy: whose presence is hidden, enforced by keeping at most so many rows of each.
 
 Two secret draws are made here, keyed by the account so that they are the same in every run:
-which rows of a person are kept, and which units are held out for the audit. Neither is noise, and
-no guarantee rests on their secrecy; the audit's fairness rests on the coins being independent.
-Proof that both leave the guarantee untouched: ``docs/explanation/units.md``.
+which rows of a person are kept, and which units are held out for the audit. Each draw is a keyed
+hash of the unit itself, never of its place in a table: so adding a unit changes no other unit's
+draw, in any table of the account, which is what the guarantee needs of them.
+Proof: ``docs/explanation/units.md``.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,24 +68,56 @@ class Person:
 Unit = Row | Person
 
 
-def _stream(key: bytes) -> np.random.Generator:
-    """Return a stream of keyed numbers; for choices that no guarantee rests on, never for noise."""
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "big")))
+Words = NDArray[np.uint64]
+"""Keyed random words, shape (units, 2)."""
 
 
-def keep_rows(units: NDArray[np.int64], bound: int, key: bytes) -> NDArray[np.int64]:
+def words_of_rows(columns: Sequence[NDArray[np.object_]], key: bytes) -> Words:
+    """Return two keyed words a row, from its texts and its number among rows of equal texts.
+
+    Equal rows are interchangeable in every answer, so numbering them by place is as good as any.
+
+    Args:
+        columns: Texts (None where missing) of each column, object arrays of shape (rows,).
+        key: Secret key.
+    """
+    seen: dict[bytes, int] = {}
+    words = np.empty((len(columns[0]) if columns else 0, 2), dtype=np.uint64)
+    for place, row in enumerate(zip(*columns, strict=True)):
+        digest = _hash(repr(row).encode("utf-8", "surrogatepass"), key)
+        number = seen.get(digest, 0)
+        seen[digest] = number + 1
+        if number:
+            digest = _hash(digest + number.to_bytes(8, "big"), key)
+        words[place] = np.frombuffer(digest, dtype=np.uint64)
+    return words
+
+
+def words_of_persons(identities: Sequence[str], key: bytes) -> Words:
+    """Return two keyed words a person, from the id alone."""
+    words = np.empty((len(identities), 2), dtype=np.uint64)
+    for place, identity in enumerate(identities):
+        digest = _hash(identity.encode("utf-8", "surrogatepass"), key)
+        words[place] = np.frombuffer(digest, dtype=np.uint64)
+    return words
+
+
+def _hash(message: bytes, key: bytes) -> bytes:
+    return hashlib.blake2b(message, key=key, digest_size=16).digest()
+
+
+def keep_rows(units: NDArray[np.int64], bound: int, words: Words) -> NDArray[np.int64]:
     """Return the positions of the rows to keep: at most ``bound`` of each unit, uniformly chosen.
 
     Args:
         units: int64, the unit of each row, -1 for rows to drop.
         bound: Greatest number of rows of a unit.
-        key: Secret key of the choice.
+        words: Keyed words of the rows; a unit keeps its rows with the least.
 
     Returns:
         int64 positions in increasing order.
     """
-    priority = _stream(key).random(len(units))
-    order = np.lexsort((priority, units))
+    order = np.lexsort((words[:, 1], words[:, 0], units))
     ranked = units[order]
     first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else ranked
     lengths = np.diff(np.r_[first, len(ranked)])
@@ -91,21 +125,8 @@ def keep_rows(units: NDArray[np.int64], bound: int, key: bytes) -> NDArray[np.in
     return np.sort(order[(rank < bound) & (ranked >= 0)])
 
 
-def roles_of_rows(count: int, share: float, key: bytes) -> NDArray[np.uint8]:
-    """Return the role of each of ``count`` single-row units, from two keyed uniforms a row."""
-    return _roles(_stream(key).random((count, 2)), share)
-
-
-def roles_of_persons(identities: list[str], share: float, key: bytes) -> NDArray[np.uint8]:
-    """Return the role of each person, from a keyed hash of the id alone."""
-    words = np.empty((len(identities), 2), dtype=np.float64)
-    for position, identity in enumerate(identities):
-        digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), key=key, digest_size=16)
-        words[position] = np.frombuffer(digest.digest(), dtype=np.uint64) / 2.0**64
-    return _roles(words, share)
-
-
-def _roles(uniforms: NDArray[np.float64], share: float) -> NDArray[np.uint8]:
-    audited = uniforms[:, 0] < share
-    coin = np.where(uniforms[:, 1] < 0.5, AUDIT_IN, HELD_OUT)
+def roles(words: Words, share: float) -> NDArray[np.uint8]:
+    """Return each unit's role: audited with probability ``share``, then a fair coin."""
+    audited = words[:, 0] / 2.0**64 < share
+    coin = np.where(words[:, 1] >> np.uint64(63), AUDIT_IN, HELD_OUT)
     return np.where(audited, coin, TRAIN).astype(np.uint8)

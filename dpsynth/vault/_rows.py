@@ -6,11 +6,13 @@ import codecs
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dpsynth.codec import text_of
 from dpsynth.domain import Domain
 from dpsynth.schema import Schema
 from dpsynth.vault import _bound
@@ -54,6 +56,14 @@ class Coded:
         columns = [self.codes[name][chosen] for name in domain.names]
         return np.column_stack(columns) if columns else _EMPTY, self.units[chosen]
 
+
+_AS_TEXT: dict[str, Any] = {
+    "dtype": object,
+    "na_filter": False,
+    "encoding": "utf-8-sig",
+    "on_bad_lines": "skip",
+    "index_col": False,
+}
 
 _EMPTY = np.empty((0, 0), dtype=np.int32)
 
@@ -114,8 +124,10 @@ def _csv_names(path: Path) -> list[str]:
         raise _no_table(path, f"It cannot be read ({error.strerror}).") from error
     try:
         header = pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig", index_col=False)
+        # A quote that never closes swallows the file: that is its framing, no value of a row.
+        pd.read_csv(path, usecols=[0], **_AS_TEXT)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError):
-        raise _no_table(path, "It has no header line.") from None
+        raise _no_table(path, "It has no header line, or a quote in it never closes.") from None
     raw = pd.read_csv(path, nrows=1, header=None, dtype=str, encoding="utf-8-sig", na_filter=False)
     names = [str(name) for name in raw.iloc[0]]
     return names if len(names) == len(header.columns) else [str(name) for name in header.columns]
@@ -165,16 +177,8 @@ def read(source: Source, columns: tuple[str, ...]) -> pd.DataFrame:
     path = Path(source)
     if _is_parquet(path):
         return pd.read_parquet(path, columns=list(columns)).reset_index(drop=True)
-    return pd.read_csv(
-        path,
-        usecols=list(columns),
-        dtype=object,
-        na_filter=False,
-        encoding="utf-8-sig",
-        on_bad_lines="skip",
-        index_col=False,
-        low_memory=True,
-    )[list(columns)]
+    frame = pd.read_csv(path, usecols=list(columns), **_AS_TEXT)
+    return frame[list(columns)]
 
 
 def load_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -198,17 +202,17 @@ def keep(
     frame: pd.DataFrame, unit: _bound.Unit, *, share: float, rows_key: bytes, coins_key: bytes
 ) -> Kept:
     """Cut a table to the unit's bound and give every unit its role."""
+    texts = [text_of(frame[name]) for name in frame.columns]
     match unit:
         case _bound.Row():
-            roles = _bound.roles_of_rows(len(frame), share, coins_key)
+            roles = _bound.roles(_bound.words_of_rows(texts, coins_key), share)
             return Kept(frame, np.arange(len(frame), dtype=np.int64), roles)
         case _bound.Person(column, rows):
-            from dpsynth.codec import text_of
-
-            identities = text_of(frame[column])
-            units, names = pd.factorize(identities)
-            chosen = _bound.keep_rows(units.astype(np.int64), rows, rows_key)
-            roles = _bound.roles_of_persons([str(name) for name in names], share, coins_key)
+            units, names = pd.factorize(texts[list(frame.columns).index(column)])
+            words = _bound.words_of_rows(texts, rows_key)
+            chosen = _bound.keep_rows(units.astype(np.int64), rows, words)
+            coins = _bound.words_of_persons([str(name) for name in names], coins_key)
             kept = units[chosen].astype(np.int64)
-            role = roles[kept] if len(names) else np.empty(0, dtype=np.uint8)
-            return Kept(frame.iloc[chosen].reset_index(drop=True), kept, role)
+            return Kept(
+                frame.iloc[chosen].reset_index(drop=True), kept, _bound.roles(coins, share)[kept]
+            )
