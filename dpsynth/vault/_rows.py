@@ -177,7 +177,7 @@ def read(source: Source, columns: tuple[str, ...]) -> pd.DataFrame:
     path = Path(source)
     if _is_parquet(path):
         return pd.read_parquet(path, columns=list(columns)).reset_index(drop=True)
-    frame = pd.read_csv(path, usecols=list(columns), **_AS_TEXT)
+    frame: pd.DataFrame = pd.read_csv(path, usecols=list(columns), **_AS_TEXT)
     return frame[list(columns)]
 
 
