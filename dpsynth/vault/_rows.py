@@ -172,8 +172,8 @@ def read(source: Source, columns: tuple[str, ...]) -> pd.DataFrame:
     A CSV line with more cells than the header is dropped: that depends on this line alone.
     """
     if isinstance(source, pd.DataFrame):
-        frame = source.set_axis([str(name) for name in source.columns], axis=1)
-        return frame.loc[:, list(columns)].reset_index(drop=True)
+        named = source.set_axis([str(name) for name in source.columns], axis=1)
+        return named.loc[:, list(columns)].reset_index(drop=True)
     path = Path(source)
     if _is_parquet(path):
         return pd.read_parquet(path, columns=list(columns)).reset_index(drop=True)
