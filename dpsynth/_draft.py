@@ -76,7 +76,6 @@ def _number(values: pd.Series, texts: pd.Series) -> dict[str, object] | None:
     if not len(found):
         return None
     whole = bool((found == np.rint(found)).all())
-    whole = bool((found == np.rint(found)).all())
     most = 2.0 ** (62 if whole else 60)  # what a schema may say
     low = min(max(-_outwards(-float(found.min())), -most), most / 2)
     high = max(min(_outwards(float(found.max())), most), -most / 2)

@@ -178,7 +178,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the sampling; no privacy rests on it.")] = 0,
 ) -> None:
     """Draw more rows from a released model: post-processing, free."""
-    from dpsynth.release import sample_release
+    from dpsynth.standalone import sample_release
 
     table = sample_release(release, rows, seed)
     if out is None:
@@ -311,7 +311,7 @@ def attack(
     as_json: Json = False,
 ) -> None:
     """Attack any table: exact results about private rows, for the custodian only."""
-    from dpsynth.release import attack_triple
+    from dpsynth.standalone import attack_triple
 
     found = attack_triple(train, holdout, synthetic, schema)
     if as_json:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dpsynth.release import audit_step
+from dpsynth._audit import audit_step
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer, named
 from dpsynth.vault import (

@@ -322,6 +322,7 @@ class Block:
         request = digest(
             {"audit": about, "of": names, "cliques": cliques, "coarse": _named(coarse)}
         )
+        self._draw_samples(2 * len(statistics) + 1)
         parts = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
         count_noise = parts[0].sigma2 if statistics else Fraction(1)
         distance_noise = parts[-1].sigma2 if answers else Fraction(1)

@@ -35,7 +35,8 @@ from dpsynth_accounting import (
 )
 
 SAMPLES = 1 << 40
-"""Greatest number of noise samples a block may draw; the vault stops before it."""
+"""Greatest number of noise samples a block may draw: a measurement beyond it is refused, and no
+table in memory has so many distinct categories."""
 
 THRESHOLD_SHARE = Fraction(1, 10)
 """Share of a block's delta given to the thresholds of open columns, if it discovers any."""

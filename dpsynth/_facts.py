@@ -1,0 +1,131 @@
+"""What a report says: public facts alone, each paid for or declared."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+
+from dpsynth import bundle
+from dpsynth._audit import ATTACKS, FIDELITY_CODES
+from dpsynth._version import __version__
+from dpsynth.attacks import Verdict
+from dpsynth.evaluation import mean_tvd, pair_cliques, tvd_per_l1
+from dpsynth.synthesizer import Model
+from dpsynth.vault import Audited, Vault
+from dpsynth_accounting import ApproxDP, Statement, event_from_json, statement
+
+
+def facts_of(
+    vault: Vault,
+    model: Model,
+    table: pd.DataFrame,
+    audited: Audited,
+    verdict: Verdict,
+    target: str | None,
+    reservations: tuple[str, ...] | None,
+) -> dict[str, Any]:
+    """Return everything public about a release, as JSON data."""
+    account = vault.account
+    paid = [
+        payload
+        for entry in account.ledger.entries(account.name)
+        if (payload := entry["payload"])["kind"] == "reserve"
+        and (reservations is None or payload["reservation"] in reservations)
+    ]
+    left_epsilon, left_delta = account.remaining()
+    budget = account.budget
+    return {
+        "format_version": bundle.FORMAT_VERSION,
+        "dpsynth": __version__,
+        "created": paid[-1]["time"],
+        "account": account.name,
+        "unit": paid[-1]["plan"]["unit"],
+        "method": _method(paid),
+        "reservations": [each["reservation"] for each in paid],
+        "statement": _promise(paid).to_json(),
+        "account_spent": {
+            "epsilon": float(budget.epsilon - left_epsilon),
+            "delta": float(budget.delta - left_delta),
+            "budget_epsilon": float(budget.epsilon),
+            "budget_delta": float(budget.delta),
+        },
+        "steps": [line for each in paid for line in each["meta"].get("steps", [])],
+        "columns": model.domain.public_facts(),
+        "rows": {"estimated": round(model.rows, 1), "released": len(table)},
+        "fidelity": _fidelity(model, audited),
+        "utility": _utility(audited, target),
+        "verdict": verdict.to_json(),
+    }
+
+
+def _method(paid: list[dict[str, Any]]) -> str:
+    """Return the mechanisms that the charges were for; the audit is none."""
+    labels = [each["plan"]["label"] for each in paid]
+    names = [label.split(" ", 1)[1] for label in labels if label.startswith(("fit ", "run "))]
+    return ", ".join(dict.fromkeys(names)) or labels[-1]
+
+
+def _promise(paid: list[dict[str, Any]]) -> Statement:
+    """Return the statement about charges: one is priced as itself, several as their sum."""
+    charges = [each["plan"]["charge"] for each in paid]
+    epsilon = sum((Fraction(charge["epsilon"]) for charge in charges), Fraction(0))
+    delta = sum((Fraction(charge["delta"]) for charge in charges), Fraction(0))
+    event = (
+        event_from_json(paid[0]["plan"]["event"]) if len(paid) == 1 else ApproxDP(epsilon, delta)
+    )
+    return statement(event, epsilon, delta, paid[-1]["plan"]["unit"])
+
+
+def _fidelity(model: Model, audited: Audited) -> dict[str, Any]:
+    """Return the mean distance over pairs, with the noise that was paid for on it."""
+    pairs = len(pair_cliques(model.domain.names))
+    if audited.distance is None:
+        return {"mean_tvd": None, "sd": None, "marginals": 0, "sentence": "not measured"}
+    rows = max(model.rows, 1.0)
+    found = min(max(mean_tvd(audited.distance, rows, pairs), 0.0), 1.0)
+    spread = audited.distance_sigma * tvd_per_l1(rows, pairs)
+    return {
+        "mean_tvd": round(found, 5),
+        "sd": round(spread, 5),
+        "marginals": pairs,
+        "sentence": (
+            f"over {pairs} pairs of columns, each column in at most about {FIDELITY_CODES} groups "
+            f"of values, the synthetic and the real table place {found:.1%} of their rows in "
+            f"different cells (noise on this figure: +-{2 * spread:.1%}); 0% is identical, 100% "
+            "disjoint."
+        ),
+    }
+
+
+def _utility(audited: Audited, target: str | None) -> dict[str, Any] | None:
+    """Return the accuracy on held-out units of a classifier trained on the synthetic table."""
+    if target is None:
+        return None
+    everyone = audited.counts[0]
+    right, guessed = audited.counts[1 + len(ATTACKS) :]
+    units = everyone.held_out
+    if units < 4 * everyone.sigma:
+        return {
+            "target": target,
+            "accuracy": None,
+            "baseline": None,
+            "sd": None,
+            "sentence": f"too few held-out units to measure how well {target} is predicted.",
+        }
+    accuracy = min(max(right.held_out / units, 0.0), 1.0)
+    baseline = min(max(guessed.held_out / units, 0.0), 1.0)
+    spread = math.hypot(right.sigma / units, math.sqrt(max(accuracy * (1 - accuracy), 0) / units))
+    return {
+        "target": target,
+        "accuracy": round(accuracy, 4),
+        "baseline": round(baseline, 4),
+        "sd": round(spread, 4),
+        "sentence": (
+            f"a classifier trained on the synthetic table predicts {target} of held-out units "
+            f"right in {accuracy:.1%} (+-{2 * spread:.1%}); always guessing the commonest class "
+            f"is right in {baseline:.1%}."
+        ),
+    }
