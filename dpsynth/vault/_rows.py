@@ -208,11 +208,16 @@ def keep(
             roles = _bound.roles(_bound.words_of_rows(texts, coins_key), share)
             return Kept(frame, np.arange(len(frame), dtype=np.int64), roles)
         case _bound.Person(column, rows):
-            units, names = pd.factorize(texts[list(frame.columns).index(column)])
-            words = _bound.words_of_rows(texts, rows_key)
-            chosen = _bound.keep_rows(units.astype(np.int64), rows, words)
-            coins = _bound.words_of_persons([str(name) for name in names], coins_key)
-            kept = units[chosen].astype(np.int64)
+            number: dict[str, int] = {}
+            ids = texts[list(frame.columns).index(column)]
+            units = np.fromiter(
+                (-1 if text is None else number.setdefault(text, len(number)) for text in ids),
+                dtype=np.int64,
+                count=len(ids),
+            )
+            chosen = _bound.keep_rows(units, rows, _bound.words_of_rows(texts, rows_key))
+            coins = _bound.words_of_persons(list(number), coins_key)
+            kept = units[chosen]
             return Kept(
                 frame.iloc[chosen].reset_index(drop=True), kept, _bound.roles(coins, share)[kept]
             )

@@ -158,7 +158,7 @@ def test_a_corrupt_ledger(project: Project, dpsynth: Runner) -> None:
 def test_a_ledger_on_a_network_file_system(
     project: Project, dpsynth: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpsynth_accounting.ledger.filesystem_type", lambda _: "nfs4")
+    monkeypatch.setattr("dpsynth_accounting._store.filesystem_type", lambda _: "nfs4")
     code, _, error = dpsynth("run", project.recipe, project.table, "--out", project.out)
     assert code == 1
     assert "network file system" in error
