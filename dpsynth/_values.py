@@ -23,6 +23,8 @@ WIDEST = 2**62
 
 DAY = 86_400
 
+_FIRST, _LAST = np.datetime64("0001-01-02T00:00:00"), np.datetime64("9999-12-30T00:00:00")
+
 # Possessive quantifiers: a text of a million digits must not take time that grows with its square.
 _WHOLE = re.compile(r"[+-]?[0-9]++(\.0*+)?")
 _NUMBER = re.compile(
@@ -49,8 +51,16 @@ def text_of(values: pd.Series) -> NDArray[np.object_]:
         # As an array, whole numbers would turn into floats as soon as any row is missing.
         categories = text_of(pd.Series(values.cat.categories))
         return np.append(categories, [None])[values.cat.codes.to_numpy()]
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        moments = _in_utc(values)
+        far = (moments < _FIRST) | (moments > _LAST)
+        if far.any():  # no time zone is known there
+            texts = text_of(moments)
+            texts[~far] = text_of(values[~far])
+            return texts
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
-        places, distinct = pd.factorize(values.to_numpy())
+        with np.errstate(over="ignore"):  # a warning would be an answer about a row
+            places, distinct = pd.factorize(values.to_numpy())
         texts = [*map(_text, distinct.tolist()), None]
         return np.array(texts, dtype=object)[places]  # missing is at -1
     objects = values.to_numpy(dtype=object)
@@ -133,7 +143,7 @@ def _of_dtype(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.boo
     """Return what the texts would give, quickly, for columns that hold numbers or times."""
     timed = of in ("date", "datetime")
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+        values = _in_utc(values)
     kinds = "M" if timed else "biuf"
     if not isinstance(values.dtype, np.dtype) or values.dtype.kind not in kinds:
         return None
@@ -144,7 +154,8 @@ def _of_dtype(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.boo
         seconds = np.clip(moments.astype(np.int64), -WIDEST, WIDEST)
         return np.floor_divide(seconds, DAY) if of == "date" else seconds, known
     if raw.dtype.kind == "f" or of == "real":
-        floats = raw.astype(np.float64)
+        with np.errstate(over="ignore"):
+            floats = raw.astype(np.float64)
         known = ~np.isnan(floats)
         floats = np.where(known, floats, 0.0)
         if of == "real":
@@ -153,6 +164,12 @@ def _of_dtype(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.boo
     if raw.dtype == np.uint64:
         raw = np.minimum(raw, np.uint64(WIDEST))
     return np.clip(raw.astype(np.int64), -WIDEST, WIDEST), np.ones(len(raw), dtype=bool)
+
+
+def _in_utc(values: pd.Series) -> pd.Series:
+    """Return moments of a time zone as naive ones in UTC."""
+    naive: pd.Series = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    return naive
 
 
 def _real(text: str) -> float | None:

@@ -362,7 +362,9 @@ def _lattice(lower: float, places: NDArray[np.int64], step: float) -> NDArray[np
     digits = max(_decimals(lower), _decimals(step))
     reals = lower + places.astype(np.float64) * step
     # Beyond so many digits, shifting them would lose more than it tidies.
-    return np.round(reals, digits) if digits <= 12 else reals
+    rounded = np.round(reals, digits) if digits <= 12 else reals
+    # The bound itself has those decimals already, and tidying may move it by its last bit.
+    return np.where(places == 0, lower, rounded)
 
 
 def _decimals(number: float) -> int:

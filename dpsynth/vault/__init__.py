@@ -1,10 +1,6 @@
 """The vault: the only package that sees private rows, and what it promises about them."""
 
-from dpsynth.vault._block import Audited as Audited
 from dpsynth.vault._block import Block as Block
-from dpsynth.vault._block import Counted as Counted
-from dpsynth.vault._block import RecordScore as RecordScore
-from dpsynth.vault._block import Statistic as Statistic
 from dpsynth.vault._bound import Person as Person
 from dpsynth.vault._bound import Row as Row
 from dpsynth.vault._bound import Unit as Unit
@@ -21,6 +17,10 @@ from dpsynth.vault._rows import column_names as column_names
 from dpsynth.vault._rows import load_table as load_table
 from dpsynth.vault._rows import needed_columns as needed_columns
 from dpsynth.vault._rows import require_form as require_form
+from dpsynth.vault._statistics import Audited as Audited
+from dpsynth.vault._statistics import Counted as Counted
+from dpsynth.vault._statistics import RecordScore as RecordScore
+from dpsynth.vault._statistics import Statistic as Statistic
 from dpsynth.vault._vault import DISCOVERY_SHARE as DISCOVERY_SHARE
 from dpsynth.vault._vault import Exposed as Exposed
 from dpsynth.vault._vault import Recipe as Recipe

@@ -11,10 +11,9 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ from dpsynth.vault._plan import (
     noise_of,
     threshold,
 )
+from dpsynth.vault._statistics import Audited, Counted, Statistic, units_over
 from dpsynth_accounting import (
     ApproxDP,
     DiscreteGaussian,
@@ -57,74 +57,10 @@ Coarse = Mapping[str, NDArray[np.int64]]
 MOST_CELLS = 1 << 27
 """Greatest number of cells of one answer: a GiB of int64."""
 
+MOST_DISTANCE = 1 << 61
+"""Greatest sum of a model's answer, sign aside: beyond, a distance would not fit in an int64."""
+
 _S = TypeVar("_S", bound=Step)
-
-
-class RecordScore(Protocol):
-    """What the audit counts: a score of a record, made from the release alone.
-
-    ``score`` maps an int32 array (records, columns) to a float array (records,). The score of a
-    record may depend on that record and on what was published, never on the other records given
-    with it; the vault checks this on a sample and refuses the answer otherwise.
-    """
-
-    @property
-    def name(self) -> str:
-        """A public name."""
-
-    @property
-    def threshold(self) -> float:
-        """The score from which a record counts, fixed before any private record is seen."""
-
-    def score(self, records: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return one score a record; higher means more likely in the data."""
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A record score as the audit counts it: one count a unit.
-
-    Attributes:
-        of: The score.
-        first_row: Whether a unit counts by its first kept row alone, as a rate over records
-            needs. Otherwise it counts if any of its rows reaches the threshold, as an attack
-            needs, since all rows of a unit share one coin.
-    """
-
-    of: RecordScore
-    first_row: bool = False
-
-
-@dataclass(frozen=True)
-class Counted:
-    """How many units have a row whose score reaches a threshold, on either side of the coin.
-
-    Attributes:
-        name: The score's name.
-        audit_in: Noisy count of audited units whose rows were used.
-        held_out: Noisy count of audited units whose rows were held out.
-        sigma: Standard deviation of the noise on each count, in units.
-    """
-
-    name: str
-    audit_in: int
-    held_out: int
-    sigma: float
-
-
-@dataclass(frozen=True)
-class Audited:
-    """The answer of an audit step.
-
-    Attributes:
-        counts: One entry a statistic.
-        distance: Noisy L1 distance, summed over the marginals, in rows; None if none was asked.
-        distance_sigma: Standard deviation of its noise, in rows.
-    """
-
-    counts: tuple[Counted, ...]
-    distance: int | None
-    distance_sigma: float
 
 
 class Block:
@@ -171,7 +107,7 @@ class Block:
         """
         index, step, event = self._expect(Discover)
         schema = self._vault.schema
-        request = digest({"discover": list(schema.undeclared)})
+        request = digest({"discover": schema.only(schema.undeclared).to_json()})
         grids = {n: g for n in schema.undeclared if (g := range_grid(schema.columns[n]))}
         opened = [name for name in schema.undeclared if name not in grids]
         if (len(opened), len(grids)) != (step.categories, step.ranges):
@@ -225,7 +161,7 @@ class Block:
         cells = sum(math.prod(shape) for shape in shapes)
         self._draw_samples(cells)
         sigma2 = noise_of(event)
-        request = digest({"measure": [list(c) for c in cliques], "coarse": _named(coarse)})
+        request = self._request(measure=[list(c) for c in cliques], coarse=_named(coarse))
 
         def draw() -> bytes:
             codes = self._vault._training()
@@ -264,12 +200,8 @@ class Block:
         Charges: the plan's next Select step, one choice a round.
         """
         index, step, event = self._expect(Select)
-        for clique, model in candidates.items():
-            if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
-                raise self._refused(
-                    "A model's answer was not an int64 array of its clique's shape."
-                )
-        asked = hashlib.sha256(canonical({"select": _named(coarse)}))
+        self._require_counts(candidates, coarse)
+        asked = hashlib.sha256(self._request(select=_named(coarse)).encode())
         for clique, model in candidates.items():
             asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
         request = asked.hexdigest()
@@ -312,16 +244,11 @@ class Block:
         index, step, event = self._expect(Audit)
         if (len(statistics), len(answers)) != (step.statistics, step.marginals):
             raise self._refused("An audit was to answer more or less than was declared.")
-        for clique, model in answers.items():
-            if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
-                raise self._refused(
-                    "A table's answer was not an int64 array of its clique's shape."
-                )
-        names = [[s.of.name, float(s.of.threshold), s.first_row] for s in statistics]
+        self._require_counts(answers, coarse)
+        least = [float(s.of.threshold) for s in statistics]
+        names = [[s.of.name, t, s.first_row] for s, t in zip(statistics, least, strict=True)]
         cliques = [list(clique) for clique in answers]
-        request = digest(
-            {"audit": about, "of": names, "cliques": cliques, "coarse": _named(coarse)}
-        )
+        request = self._request(audit=about, of=names, cliques=cliques, coarse=_named(coarse))
         self._draw_samples(2 * len(statistics) + 1)
         parts = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
         count_noise = parts[0].sigma2 if statistics else Fraction(1)
@@ -329,13 +256,11 @@ class Block:
 
         def draw() -> bytes:
             coded = self._vault._coded()
-            exact = np.array(
-                [
-                    [_units_over(each, *coded.records(self.domain, role)) for each in statistics]
-                    for role in (AUDIT_IN, HELD_OUT)
-                ],
-                dtype=np.int64,
-            ).reshape(2, len(statistics))
+            exact = np.zeros((2, len(statistics)), dtype=np.int64)
+            for side, role in enumerate((AUDIT_IN, HELD_OUT)):
+                for place, (each, over) in enumerate(zip(statistics, least, strict=True)):
+                    records = coded.records(self.domain, role)
+                    exact[side, place] = units_over(each, over, *records)
             noisy = exact + _noise.discrete_gaussian(count_noise, exact.shape)
             far = None
             if answers:
@@ -378,6 +303,20 @@ class Block:
         value = draw()
         self._reservation.store(index, part, request, value)
         return value
+
+    def _request(self, **facts: object) -> str:
+        """Return what names a request in the ledger: the same codes may mean something else."""
+        return digest({**facts, "domain": self.domain.to_json()})
+
+    def _require_counts(
+        self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
+    ) -> None:
+        """Refuse answers of a model that are no counts, or so great that a distance overflows."""
+        for clique, model in answers.items():
+            if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
+                raise self._refused("An answer was not an int64 array of its clique's shape.")
+            if max(int(model.max()), -int(model.min())) > MOST_DISTANCE // model.size:
+                raise self._refused("An answer was to be compared that is no count of rows.")
 
     def _shape(self, clique: Clique, coarse: Coarse | None) -> tuple[int, ...]:
         """Return the axis lengths of a clique's answer; refuse cliques and maps that have none."""
@@ -457,32 +396,3 @@ def _frequent(
     exact = np.bincount([place[text] for text, _ in pairs], minlength=len(names)).astype(np.int64)
     noisy = exact + _noise.discrete_gaussian(sigma2, (len(names),))
     return [name for name, count in zip(names, noisy, strict=True) if count >= least]
-
-
-def _units_over(statistic: Statistic, records: NDArray[np.int32], units: NDArray[np.int64]) -> int:
-    """Return how many units count for a statistic."""
-    if statistic.first_row:
-        _, first = np.unique(units, return_index=True)
-        records, units = records[first], units[first]
-    if not len(records):
-        return 0
-    scores = np.asarray(statistic.of.score(records))
-    _require_record_score(statistic.of, records, scores)
-    return len(np.unique(units[scores >= statistic.of.threshold]))
-
-
-def _require_record_score(
-    statistic: RecordScore, records: NDArray[np.int32], scores: NDArray[np.float64]
-) -> None:
-    """Refuse a score that is not one number a record, or that looks at the other records."""
-    probe = np.linspace(0, len(records) - 1, min(32, len(records))).astype(np.int64)[::-1]
-    shaped = scores.shape == (len(records),) and np.issubdtype(scores.dtype, np.floating)
-    if not shaped or not np.array_equal(
-        np.asarray(statistic.score(records[probe])), scores[probe], equal_nan=True
-    ):
-        raise InvalidRequest(
-            f"The statistic {statistic.name!r} was to score private records.",
-            "It did not give one number a record, from that record and the release alone.",
-            "Mend the statistic; nothing it found was shown.",
-            touched=True,
-        )

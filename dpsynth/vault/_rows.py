@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from dpsynth.codec import text_of
 from dpsynth.domain import Domain
 from dpsynth.schema import Schema
 from dpsynth.vault import _bound
+from dpsynth.vault._files import file_columns, file_table
 from dpsynth_accounting import InvalidRequest
 
 Source = pd.DataFrame | str | os.PathLike[str]
@@ -57,14 +56,6 @@ class Coded:
         return np.column_stack(columns) if columns else _EMPTY, self.units[chosen]
 
 
-_AS_TEXT: dict[str, Any] = {
-    "dtype": object,
-    "na_filter": False,
-    "encoding": "utf-8-sig",
-    "on_bad_lines": "skip",
-    "index_col": False,
-}
-
 _EMPTY = np.empty((0, 0), dtype=np.int32)
 
 
@@ -77,14 +68,7 @@ def column_names(source: Source) -> list[str]:
     if isinstance(source, pd.DataFrame):
         names = [str(name) for name in source.columns]
     else:
-        path = Path(source)
-        if not path.is_file():
-            raise InvalidRequest(
-                f"The table {path} was to be read.",
-                "There is no such file.",
-                "Give the path of a CSV or Parquet file.",
-            )
-        names = _parquet_names(path) if _is_parquet(path) else _csv_names(path)
+        names = file_columns(Path(source))
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InvalidRequest(
@@ -93,52 +77,6 @@ def column_names(source: Source) -> list[str]:
             "Rename one of them.",
         )
     return names
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() in {".parquet", ".pq"}
-
-
-def _parquet_names(path: Path) -> list[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _no_table(path, "It is not a Parquet file.") from error
-
-
-def _csv_names(path: Path) -> list[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                if b"\0" in chunk:
-                    raise _no_table(path, "It holds NUL bytes, so it is no UTF-8 text.")
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise _no_table(path, "Its bytes are not UTF-8 text.") from error.with_traceback(None)
-    except OSError as error:
-        raise _no_table(path, f"It cannot be read ({error.strerror}).") from error
-    try:
-        header = pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig", index_col=False)
-        # A quote that never closes swallows the file: that is its framing, no value of a row.
-        pd.read_csv(path, usecols=[0], **_AS_TEXT)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError):
-        raise _no_table(path, "It has no header line, or a quote in it never closes.") from None
-    raw = pd.read_csv(path, nrows=1, header=None, dtype=str, encoding="utf-8-sig", na_filter=False)
-    names = [str(name) for name in raw.iloc[0]]
-    return names if len(names) == len(header.columns) else [str(name) for name in header.columns]
-
-
-def _no_table(path: Path, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"The table {path} was to be read.",
-        why,
-        "Save it as CSV in UTF-8 with a header line, or as Parquet.",
-    )
 
 
 def require_form(source: Source, schema: Schema, unit: _bound.Unit) -> None:
@@ -167,18 +105,11 @@ def needed_columns(schema: Schema, unit: _bound.Unit) -> tuple[str, ...]:
 
 
 def read(source: Source, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return the named columns of a source; a CSV's cells are all text, "" for missing.
-
-    A CSV line with more cells than the header is dropped: that depends on this line alone.
-    """
+    """Return the named columns of a source, row by row as they are."""
     if isinstance(source, pd.DataFrame):
         named = source.set_axis([str(name) for name in source.columns], axis=1)
         return named.loc[:, list(columns)].reset_index(drop=True)
-    path = Path(source)
-    if _is_parquet(path):
-        return pd.read_parquet(path, columns=list(columns)).reset_index(drop=True)
-    frame: pd.DataFrame = pd.read_csv(path, usecols=list(columns), **_AS_TEXT)
-    return frame[list(columns)]
+    return file_table(Path(source), columns)
 
 
 def load_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dpsynth.domain import Domain, range_grid, resolve
 from dpsynth.schema import Schema
 from dpsynth.vault import _rows
-from dpsynth.vault._block import Audited, Block, Clique, Coarse, Statistic
+from dpsynth.vault._block import Block, Clique, Coarse
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
 from dpsynth.vault._plan import (
     Audit,
@@ -27,6 +27,7 @@ from dpsynth.vault._plan import (
     Step,
     make_plan,
 )
+from dpsynth.vault._statistics import Audited, Statistic
 from dpsynth_accounting import (
     Account,
     InvalidRequest,
@@ -360,6 +361,8 @@ class Vault:
     # -- rows: for blocks of this vault only -----------------------------------------------------
 
     def _settle(self, domain: Domain) -> None:
+        if domain != self.__domain:
+            self.__coded = self.__train = None  # they are coded in the domain before
         self.__domain = domain
 
     def _kept(self) -> _rows.Kept:
