@@ -55,9 +55,9 @@ def text_of(values: pd.Series) -> NDArray[np.object_]:
         moments = _in_utc(values)
         far = (moments < _FIRST) | (moments > _LAST)
         if far.any():  # no time zone is known there
-            texts = text_of(moments)
-            texts[~far] = text_of(values[~far])
-            return texts
+            written = text_of(moments)
+            written[~far] = text_of(values[~far])
+            return written
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
         with np.errstate(over="ignore"):  # a warning would be an answer about a row
             places, distinct = pd.factorize(values.to_numpy())

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,8 @@ class Release:
     table: pd.DataFrame
     facts: Mapping[str, Any]
     verdict: Verdict
-    internal: Mapping[str, Any]
-    _account: Account
+    internal: Mapping[str, Any] = field(repr=False)
+    _account: Account = field(repr=False)
 
     @classmethod
     def assemble(
