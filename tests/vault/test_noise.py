@@ -83,6 +83,38 @@ def test_a_shifted_sampler_is_rejected() -> None:
     assert chi_square(by_table(Fraction(100), 200_000) + 1, Fraction(100)) < P
 
 
+@pytest.mark.parametrize("sigma2", SIGMA2[1:3])
+def test_rejection_at_a_wrong_scale_is_rejected(sigma2: Fraction) -> None:
+    assert chi_square(by_rejection(sigma2 * Fraction(3, 2), 8_000), sigma2) < P
+
+
+def test_scales_beyond_the_table_are_drawn_by_rejection() -> None:
+    sigma2 = Fraction(10**12)
+    assert _noise._REACH * 2e6 > _noise._LARGEST_TABLE / 4
+    samples = by_table(sigma2, 400)
+    spread = (samples.astype(float) ** 2).sum() / float(sigma2)  # as good as continuous here
+    assert P < stats.chi2(400).cdf(spread) < 1 - P
+    assert stats.kstest(samples / 1e6, "norm").pvalue > P
+    with pytest.raises(OverflowError):
+        _noise._table(Fraction(10**14))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma2", [SIGMA2[1], SIGMA2[3]])
+def test_a_million_samples_by_rejection(sigma2: Fraction) -> None:
+    assert chi_square(by_rejection(sigma2, 1_000_000), sigma2) > P
+    assert chi_square(by_rejection(sigma2 * Fraction(21, 20), 1_000_000), sigma2) < P
+
+
+@pytest.mark.slow
+def test_a_million_choices() -> None:
+    seen = _choices(Fraction(1, 2), 1_000_000)
+    assert stats.chisquare(seen, _expected(0.5, 1_000_000)).pvalue > P
+    assert (
+        stats.chisquare(_choices(Fraction(13, 25), 1_000_000), _expected(0.5, 1_000_000)).pvalue < P
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma2", SIGMA2)
 def test_ten_million_samples(sigma2: Fraction) -> None:

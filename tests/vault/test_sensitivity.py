@@ -6,7 +6,10 @@ random and adversarial small tables is tried. A twin whose unit is not bounded m
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -20,7 +23,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import dpsynth as dp
-from dpsynth.vault import Audit, Measure, Select, Statistic, _bound, _noise, _vault, make_plan
+from dpsynth.codec import text_of
+from dpsynth.vault import (
+    Audit,
+    Block,
+    Discover,
+    Measure,
+    Select,
+    Statistic,
+    _block,
+    _bound,
+    _noise,
+    _rows,
+    _vault,
+    make_plan,
+)
 from dpsynth_accounting import DiscreteGaussian, flatten
 
 SCHEMA = dp.Schema(
@@ -64,7 +81,7 @@ class HasCode:
         return (records[:, 0] == self.code).astype(np.float64)
 
 
-def frame(table: list[tuple[object, ...]]) -> pd.DataFrame:
+def frame(table: Sequence[tuple[object, ...]]) -> pd.DataFrame:
     return pd.DataFrame(table, columns=["person", "a", "b", "c"]).astype(object)
 
 
@@ -200,3 +217,79 @@ def test_no_unit_moves_a_selection_score_by_more_than_its_rows(
     for person in whole["person"].unique():
         rest = whole[whole["person"] != person].reset_index(drop=True)
         assert abs(scores(whole) - scores(rest)) <= K
+
+
+ADVERSARIAL: list[list[tuple[object, ...]]] = [
+    [(0, 1, "x", True)] * 9,  # one person is the table
+    [(0, a, b, c) for a in (0, 1, 2) for b in "xy" for c in (True, False, None)],
+    [(p, 1, "x", True) for p in range(9)],  # persons alike
+    [(p, 10**40 * (p - 1), "no category", object()) for p in (0, 0, 0, 0, 1, 2)],
+    [(p, None, None, None) for p in (0, 0, 1, None, None)],
+    [(p % 2, p, "xyz"[p % 3], p % 2 == 0) for p in range(9)],
+]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("table", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
+def test_adversarial_tables(table: list[tuple[object, ...]], k: int) -> None:
+    unit = dp.Person("person", rows=k)
+    assert violations(frame(table), unit, 0.5, unit) == []
+    assert violations(frame(table), dp.Row(), 0.5, dp.Row()) == []
+
+
+def frequencies(table: pd.DataFrame, unit: dp.Row | dp.Person) -> Counter[str]:
+    """Return the exact number of units behind each category, from the thresholds it survives."""
+    kept = _rows.keep(table, unit, share=0.5, rows_key=b"r", coins_key=b"c")
+    used = kept.roles != _bound.HELD_OUT
+    texts, units = text_of(kept.frame["b"])[used], kept.units[used]
+    found: Counter[str] = Counter()
+    least = 1
+    while shown := _block._frequent(texts, units, Fraction(1), least):
+        found.update(shown)
+        least += 1
+    return found
+
+
+def histogram(table: pd.DataFrame, unit: dp.Row | dp.Person) -> NDArray[np.int64]:
+    """Return the exact histogram that finds a range, through the vault."""
+    seen: list[bytes] = []
+    answer = Block._answer
+
+    def spy(self: Block, *arguments: object) -> bytes:
+        seen.append(answer(self, *arguments))  # type: ignore[arg-type]
+        return seen[-1]
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Block, "_answer", spy)
+        ledger = dp.Ledger(Path(folder) / "ledger.db")
+        ledger._secret = b"one secret for all of the tables"
+        account = ledger.account("x", dp.Budget(60.0, 1e-3))
+        schema = dp.Schema({"a": dp.Integer()})
+        dp.Vault(table, schema, account, unit=unit, audit_share=0.5).discover(epsilon=5)
+    return np.array(json.loads(seen[0])["histograms"]["a"])
+
+
+@pytest.mark.parametrize("unit", [dp.Row(), dp.Person("person", K)], ids=["row", "person"])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(table=tables)
+def test_no_unit_moves_a_discovery_by_more_than_its_event_says(
+    unit: dp.Row | dp.Person, table: list[tuple[object, ...]]
+) -> None:
+    plan = PLANS((Discover(1, 1, 1.0),), unit, Fraction(5), Fraction(1, 1000))
+    names, range_ = [e for e, _ in flatten(plan.events[0]) if isinstance(e, DiscreteGaussian)][
+        :2
+    ] * (2 if unit.rows == 1 else 1)
+    whole = frame(table)
+    keys = whole["person"] if isinstance(unit, dp.Person) else pd.Series(range(len(whole)))
+    counts, cells = frequencies(whole, unit), histogram(whole, unit)
+    for key in keys.unique():
+        rest = whole[keys != key].reset_index(drop=True)
+        fewer = frequencies(rest, unit)
+        moved = [counts[name] - fewer[name] for name in counts | fewer]
+        assert set(moved) <= {0, 1}
+        assert sum(moved) <= min(names.shifts, names.l2_squared)
+        change = cells - histogram(rest, unit)
+        assert int((change**2).sum()) <= range_.l2_squared
+        assert int((change != 0).sum()) <= range_.shifts
