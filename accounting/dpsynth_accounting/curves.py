@@ -3,40 +3,48 @@
 A price is the least of several bounds, each valid by itself for a fixed plan whose queries (not
 parameters) may adapt to earlier answers:
 
-* *smoothed Gaussian*: discrete Gaussians are, up to a factor too small to matter, a
-  post-processing of continuous ones with variance ``sigma2 - SMOOTHING``; continuous ones compose
-  in closed form. Proof: ``docs/explanation/discrete-gaussian.md``.
-* *privacy-loss distribution*: exact lattice where one shift dominates, bounded range for
-  selections, smoothed Gaussians for the rest.
+* *Gaussian*, in closed form: discrete Gaussians are, up to a factor too small to matter, a
+  post-processing of continuous ones with variance ``sigma2 - SMOOTHING``. Proof:
+  ``docs/explanation/discrete-gaussian.md``.
+* *privacy-loss distributions* of what has no closed form, composed on a grid
+  (``docs/explanation/numerics.md``).
+* *choices* by the exponential mechanism, as the worst adversary makes them, on top of either
+  (``docs/explanation/exponential-mechanism.md``).
 * *zero-concentrated DP* with the conversion of Canonne, Kamath and Steinke (2020, Prop. 12).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr
 
-from dpsynth_accounting import _pld
+from dpsynth_accounting import _laws, _loss
+from dpsynth_accounting._choices import Choices, fineness, worst_choices
 from dpsynth_accounting._errors import InvalidRequest
+from dpsynth_accounting._loss import Array
 from dpsynth_accounting.budget import Number, exact
 from dpsynth_accounting.events import (
     ApproxDP,
     DiscreteGaussian,
+    DiscreteLaplace,
     Event,
     Exponential,
     Gaussian,
-    Repeat,
-    Sequence,
+    GaussianBlock,
+    Laplace,
+    Parallel,
+    SubsampledGaussian,
     flatten,
 )
+from dpsynth_accounting.renyi import rho, zcdp_to_approx_dp, zcdp_to_delta
 
 SMOOTHING = 1.5
 """Variance, in squared integers, given up so that the lattice is smooth."""
@@ -45,13 +53,16 @@ _ETA = 2.0 * sum(math.exp(-2.0 * math.pi**2 * SMOOTHING * n * n) for n in (1, 2,
 PER_SHIFT = math.log1p(_ETA) - math.log1p(-_ETA)
 """Log of the factor by which one moved coordinate can differ from its smoothed twin."""
 
+ACCURACY = 1e-4
+"""Relative error of an epsilon that discretisation aims at; it is always upwards."""
+
 _LATTICE_WORTHWHILE = 600  # above this sigma2 smoothing costs less than 0.13 % of the noise
 _ROUNDING = 1e-9  # relative margin on every epsilon for floating point
-_HOPELESS = 1000  # rho from which no epsilon worth claiming is left: priced at infinity
-_LOSSES_WORTHWHILE = 100  # rho above which privacy-loss distributions are too large to build
+_HOPELESS = 1000  # expected loss, in nats, from which no epsilon worth claiming is left
+_CELLS, _SEARCH_CELLS = 1 << 21, 1 << 18  # of a composition: certified, and in a search
+_PROFILE_POINTS = 2000  # points at which the curve of parallel parts is taken
 
-
-Leaves = Iterable[tuple[Event, int]]
+Leaves: TypeAlias = Iterable[tuple[Event, int]]
 """Leaves of an event, each with how often it occurs."""
 
 
@@ -70,11 +81,11 @@ class _GaussianBound:
 
     def delta(self, epsilon: float) -> float:
         shifted = epsilon * (1 - _ROUNDING) - 2 * self.slack
-        return min(1.0, math.exp(self.slack) * _gaussian_delta(self.mu, shifted))
+        return min(1.0, math.exp(self.slack) * gaussian_delta(self.mu, shifted))
 
     def epsilon(self, delta: float) -> float:
         target = delta * math.exp(-self.slack)
-        return max(0.0, _gaussian_epsilon(self.mu, target) + 2 * self.slack) * (1 + _ROUNDING)
+        return max(0.0, gaussian_epsilon(self.mu, target) + 2 * self.slack) * (1 + _ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -83,49 +94,65 @@ class _ConcentratedBound:
 
     rho: float
 
-    def _orders(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return 1.0 + np.exp(np.linspace(-7.0, 14.0, 4000))
-
     def delta(self, epsilon: float) -> float:
-        order = self._orders()
-        log_delta = (
-            (order - 1) * (order * self.rho - epsilon)
-            - np.log(order - 1)
-            + order * np.log1p(-1.0 / order)
-        )
-        return min(1.0, float(np.exp(np.minimum(log_delta, 0.0).min())))
+        return zcdp_to_delta(self.rho, epsilon)
 
     def epsilon(self, delta: float) -> float:
-        order = self._orders()
-        bounds = (
-            order * self.rho
-            + np.log1p(-1.0 / order)
-            - (math.log(delta) + np.log(order)) / (order - 1)
-        )
-        return max(0.0, float(bounds.min())) * (1 + _ROUNDING)
+        return zcdp_to_approx_dp(self.rho, delta) * (1 + _ROUNDING)
 
 
 @dataclass(frozen=True)
-class _LossBound:
-    """A composed privacy-loss distribution, loosened by a log factor ``slack``."""
+class _MixedBound:
+    """Choices on top of the curve of everything else, loosened by a log factor ``slack``.
 
-    pld: Any
-    slack: float = 0.0
+    Attributes:
+        others: The curve of everything else, for a removed and for an added unit.
+        choices: What choices do to it, if there are any.
+        slack: As in :class:`_GaussianBound`.
+        margin: Delta set aside for floating point.
+    """
+
+    others: tuple[Callable[[Array], Array], ...]
+    choices: Choices | None
+    slack: float
+    margin: float
 
     def delta(self, epsilon: float) -> float:
         shifted = epsilon * (1 - _ROUNDING) - 2 * self.slack
-        found = float(self.pld.get_delta_for_epsilon(shifted))
-        return min(1.0, math.exp(self.slack) * found + _pld.FFT_SLACK)
+        return min(1.0, math.exp(self.slack) * self._worst(shifted) + self.margin)
 
     def epsilon(self, delta: float) -> float:
-        target = delta * math.exp(-self.slack) - _pld.FFT_SLACK
-        if target <= 0:
-            return math.inf
-        found = float(self.pld.get_epsilon_for_delta(target))
+        target = (delta - self.margin) * math.exp(-self.slack)
+        found = _first_below(self._worst, target)
         return max(0.0, found + 2 * self.slack) * (1 + _ROUNDING)
 
+    def _worst(self, epsilon: float) -> float:
+        if self.choices is None:
+            return max(float(other(np.array([epsilon]))[0]) for other in self.others)
+        return max(self.choices.delta(other, epsilon) for other in self.others)
 
-def _gaussian_delta(mu: float, epsilon: float) -> float:
+
+def _first_below(falling: Callable[[float], float], target: float) -> float:
+    """Return the least epsilon found at which a falling function is at most ``target``."""
+    if target <= 0:
+        return math.inf
+    low, high = -0.5, 1.0
+    if falling(low) <= target:
+        return low
+    while falling(high) > target:
+        low, high = high, 2 * high
+        if high > 1024:
+            return math.inf
+    while high - low > 1e-11 * max(1.0, high):
+        middle = (low + high) / 2
+        if falling(middle) <= target:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def gaussian_delta(mu: float, epsilon: float) -> float:
     """Return the exact delta(epsilon) of mu-GDP (Balle and Wang 2018, Theorem 8)."""
     if mu == 0:
         return max(0.0, -math.expm1(epsilon))
@@ -134,14 +161,21 @@ def _gaussian_delta(mu: float, epsilon: float) -> float:
     return max(0.0, first - math.exp(min(log_second, 0.0))) if first > 0 else 0.0
 
 
-def _gaussian_epsilon(mu: float, delta: float) -> float:
+def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the exact epsilon(delta) of mu-GDP; negative where total variation is below delta."""
-    low = -0.5
-    if _gaussian_delta(mu, low) <= delta:
-        return low
-    high = mu * mu / 2 + mu * float(-ndtri(delta)) + 1.0
-    root = brentq(lambda e: _gaussian_delta(mu, e) - delta, low, high, xtol=1e-13, rtol=1e-14)
-    return float(root) + 1e-12
+    return _first_below(lambda epsilon: gaussian_delta(mu, epsilon), delta)
+
+
+def _gaussian_deltas(mu: float) -> Callable[[Array], Array]:
+    """Return delta of mu-GDP as a function of arrays."""
+    if mu == 0:
+        return lambda epsilon: np.maximum(0.0, -np.expm1(np.minimum(epsilon, 1.0)))
+
+    def deltas(epsilon: Array) -> Array:
+        second = np.exp(np.minimum(epsilon + log_ndtr(-mu / 2 - epsilon / mu), 0.0))
+        return np.asarray(np.maximum(0.0, ndtr(mu / 2 - epsilon / mu) - second))
+
+    return deltas
 
 
 @dataclass(frozen=True)
@@ -149,30 +183,63 @@ class Curve:
     """The privacy curve of an event: certified upper bounds, from whichever proof is tightest.
 
     Attributes:
-        bounds: The valid bounds on the part of the event without declared (epsilon, delta).
-        base_epsilon: Sum of the epsilons of :class:`ApproxDP` leaves.
-        base_delta: Sum of their deltas.
+        bounds: Valid bounds, each with the epsilon to add to it: that of leaves known only as
+            (epsilon, delta)-DP, where the bound leaves them out.
+        base_delta: Sum of the deltas of such leaves.
     """
 
-    bounds: tuple[_Bound, ...]
-    base_epsilon: Fraction
+    bounds: tuple[tuple[Fraction, _Bound | None], ...]
     base_delta: Fraction
 
     def epsilon(self, delta: Number) -> float:
         """Return the least certified epsilon at ``delta`` (infinite if there is none)."""
         left = exact(delta) - self.base_delta
-        if left < 0 or (self.bounds and float(left) == 0):
+        if left < 0:
             return math.inf
-        least = min((bound.epsilon(float(left)) for bound in self.bounds), default=0.0)
-        return float(self.base_epsilon) + least
+        return min(self._epsilon(base, bound, float(left)) for base, bound in self.bounds)
+
+    @staticmethod
+    def _epsilon(base: Fraction, bound: _Bound | None, delta: float) -> float:
+        if bound is None:
+            return float(base)
+        return float(base) + bound.epsilon(delta) if delta > 0 else math.inf
 
     def delta(self, epsilon: Number) -> float:
-        """Return the least certified delta at ``epsilon``."""
-        left = exact(epsilon) - self.base_epsilon
-        if left < 0:
-            return 1.0
-        least = min((bound.delta(float(left)) for bound in self.bounds), default=0.0)
-        return min(1.0, float(self.base_delta) + least)
+        """Return the least certified delta at ``epsilon``, which may be negative."""
+        wanted = exact(epsilon)
+        return min(
+            1.0,
+            float(self.base_delta)
+            + min(self._delta(bound, wanted - base) for base, bound in self.bounds),
+        )
+
+    @staticmethod
+    def _delta(bound: _Bound | None, epsilon: Fraction) -> float:
+        if epsilon < 0:
+            # The same test, seen from the other law: delta(-e) = 1 - e^-e (1 - delta(e)).
+            return 1 - math.exp(float(epsilon)) * (1 - Curve._delta(bound, -epsilon))
+        return 0.0 if bound is None else bound.delta(float(epsilon))
+
+    def advantage(self) -> float:
+        """Return the greatest membership advantage, TPR - FPR, of any attacker: delta(0)."""
+        return self.delta(0)
+
+    def mu(self, delta: Number) -> float:
+        """Return the mu of the Gaussian mechanism that has the same epsilon at ``delta``.
+
+        For a plan of Gaussian steps it is the plan's own mu, up to rounding; for others it is a
+        summary at one delta, not a guarantee at another.
+        """
+        epsilon, at = self.epsilon(delta), float(exact(delta))
+        if math.isinf(epsilon):
+            return math.inf
+        low, high = 0.0, 1.0
+        while gaussian_delta(high, epsilon) < at:
+            low, high = high, 2 * high
+        while high - low > 1e-9 * high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if gaussian_delta(middle, epsilon) < at else (low, middle)
+        return high
 
     def true_positive_rate(self, false_positive_rate: float) -> float:
         """Return the greatest rate at which any attacker can recognise a member.
@@ -196,61 +263,81 @@ class Curve:
 
     @cached_property
     def _frontier(self) -> list[tuple[float, float]]:
-        """Points (epsilon, delta) of the curve, from its base to where delta is negligible."""
-        low = float(self.base_epsilon)
-        top = min(self.epsilon(max(self.base_delta * 2, Fraction(1, 10**12))), low + 100.0)
-        # Added exactly, so that the first point is not below the base.
-        grid = [self.base_epsilon + Fraction(float(s)) for s in np.linspace(0.0, top - low, 200)]
-        return [(float(epsilon), self.delta(epsilon)) for epsilon in grid]
+        """Points (epsilon, delta) of the curve, from 0 to where delta is negligible."""
+        top = self.epsilon(max(self.base_delta * 2, Fraction(1, 10**11)))
+        if math.isinf(top):
+            return []
+        # The sums of declared epsilons are corners of the curve.
+        corners = {base for base, _ in self.bounds}
+        grid = corners | {Fraction(float(s)) for s in np.linspace(0.0, min(top, 200.0), 200)}
+        return [(float(epsilon), self.delta(epsilon)) for epsilon in sorted(grid)]
 
 
 @lru_cache(maxsize=256)
-def curve(event: Event, *, interval: float = 1e-4, losses: bool = True) -> Curve:
+def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     """Return the privacy curve of ``event``.
 
     Args:
         event: A fixed plan; its queries may adapt to earlier answers, its parameters may not.
-        interval: Discretisation of privacy losses, in nats (coarser is faster and looser).
-        losses: Whether to build privacy-loss distributions, the tightest and slowest bound.
+        accuracy: Relative error of epsilon that discretisation may add (coarser is faster). The
+            error is always upwards.
     """
-    leaves = flatten(event)
-    declared = [(e, n) for e, n in leaves if isinstance(e, ApproxDP)]
-    parts = [(e, n) for e, n in leaves if not isinstance(e, ApproxDP)]
-    base = (
-        sum((e.epsilon * n for e, n in declared), Fraction(0)),
-        sum((e.delta * n for e, n in declared), Fraction(0)),
-    )
+    leaves = [_per_step(leaf, count) for leaf, count in flatten(event)]
+    declared = [(leaf, count) for leaf, count in leaves if isinstance(leaf, ApproxDP)]
+    proper = [(leaf, count) for leaf, count in leaves if not isinstance(leaf, ApproxDP)]
+    base_delta = sum((leaf.delta * count for leaf, count in declared), Fraction(0))
+    base = sum((leaf.epsilon * count for leaf, count in declared), Fraction(0))
+    bounds: list[tuple[Fraction, _Bound | None]] = [
+        (base, bound) for bound in _bounds(proper, accuracy)
+    ]
+    if not proper:
+        bounds.append((base, None))
+    pure = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
+    if sum(count for _, count in pure) > (0 if proper else 1):
+        bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *pure], accuracy))
+    return Curve(tuple(bounds), base_delta)
+
+
+def _per_step(event: Event, count: int) -> tuple[Event, int]:
+    """Return a leaf of one step, with how often it occurs."""
+    if isinstance(event, SubsampledGaussian):
+        one = SubsampledGaussian(event.rate, event.sigma, 1, event.group)
+        return one, count * event.steps
+    if isinstance(event, Parallel) and len(set(event.events)) == 1:
+        inner = flatten(event.events[0])
+        if len(inner) == 1:
+            return _per_step(inner[0][0], inner[0][1] * count)
+    return event, count
+
+
+def _bounds(parts: Many[tuple[Event, int]], accuracy: float) -> list[_Bound]:
+    """Return all bounds on leaves taken together; none if there are no leaves."""
     if not parts:
-        return Curve((), *base)
-    rho = sum((_rho(e) * n for e, n in parts), Fraction(0))
-    if rho > _HOPELESS:
-        return Curve((_ConcentratedBound(math.inf),), *base)
-    bounds: list[_Bound] = [_ConcentratedBound(float(rho))]
-    smooth = _smoothed(parts)
-    if smooth is not None:
+        return []
+    costs = [rho(leaf) for leaf, _ in parts]
+    bounds: list[_Bound] = []
+    if all(cost is not None for cost in costs):
+        total = sum(
+            (cost * n for cost, (_, n) in zip(costs, parts, strict=True) if cost is not None),
+            Fraction(0),
+        )
+        if total > _HOPELESS:
+            return [_ConcentratedBound(math.inf)]
+        bounds.append(_ConcentratedBound(float(total)))
+    chosen = [(leaf, n) for leaf, n in parts if isinstance(leaf, Exponential)]
+    others = [(leaf, n) for leaf, n in parts if not isinstance(leaf, Exponential)]
+    smooth = _smoothed(others)
+    if smooth is not None and not chosen:
         bounds.append(smooth)
-    if losses and rho <= _LOSSES_WORTHWHILE:
-        composed = _losses(parts, interval)
-        if composed is not None:
-            bounds.append(composed)
-    return Curve(tuple(bounds), *base)
-
-
-def _rho(event: Event) -> Fraction:
-    """Return the zCDP cost of a leaf.
-
-    Discrete Gaussian: Canonne, Kamath, Steinke (2020), Theorem 14. Bounded range: Cesar and
-    Rogers (2021), Lemma 3.4 (epsilon^2 / 8).
-    """
-    match event:
-        case Gaussian(sigma, sensitivity):
-            return Fraction(sensitivity * sensitivity / (sigma * sigma)) / 2
-        case DiscreteGaussian(sigma2, l2_squared, _):
-            return Fraction(l2_squared / sigma2) / 2
-        case Exponential(epsilon):
-            return Fraction(epsilon * epsilon) / 8
-        case ApproxDP() | Repeat() | Sequence():
-            raise TypeError("only leaves with a concentrated cost have one")
+    elif smooth is not None:
+        choices = _worst_of(chosen, smooth.mu**2, accuracy)
+        if choices is not None:
+            curve_of_rest = _gaussian_deltas(smooth.mu)
+            bounds.append(_MixedBound((curve_of_rest,), choices, smooth.slack, _loss.SLACK))
+    composed = _composed(others, chosen, accuracy)
+    if composed is not None:
+        bounds.append(composed)
+    return bounds or [_ConcentratedBound(math.inf)]
 
 
 def _smoothed(parts: Leaves) -> _GaussianBound | None:
@@ -263,33 +350,160 @@ def _smoothed(parts: Leaves) -> _GaussianBound | None:
             case DiscreteGaussian(sigma2, l2_squared, shifts) if sigma2 > 2 * SMOOTHING:
                 mu2 += count * l2_squared / (float(sigma2) - SMOOTHING)
                 slack += count * shifts * PER_SHIFT
+            case GaussianBlock(precision, least_sigma2, shifts) if least_sigma2 > 2 * SMOOTHING:
+                # No answer's share grows by more than the least noisy one's.
+                floor = float(least_sigma2)
+                mu2 += count * float(precision) * floor / (floor - SMOOTHING)
+                slack += count * shifts * PER_SHIFT
+            case Parallel(events):
+                found = [_smoothed(flatten(each)) for each in events]
+                if any(each is None for each in found):
+                    return None
+                mu2 += count * max(each.mu**2 for each in found if each is not None)
+                slack += count * max(each.slack for each in found if each is not None)
             case _:
                 return None
     return _GaussianBound(math.sqrt(mu2), slack)
 
 
-def _losses(parts: Leaves, interval: float) -> _LossBound | None:
-    """Return the bound by composed privacy-loss distributions, or None where it cannot win.
+def _worst_of(chosen: Many[tuple[Event, int]], rest: float, accuracy: float) -> Choices | None:
+    """Return what choices do, on a grid as fine as their part of the whole asks for.
 
-    Selections and small lattices keep their own distribution; all else is smoothed.
+    Args:
+        chosen: The choices.
+        rest: Variance of the loss of everything else.
+        accuracy: Relative error allowed in the whole.
     """
-    plds: list[Any] = []
-    rest: list[tuple[Event, int]] = []
-    for event, count in parts:
-        shift = _worst_shift(event)
-        if isinstance(event, Exponential):
-            plds.append(_pld.bounded_range(float(event.epsilon), count, interval))
-        elif isinstance(event, DiscreteGaussian) and shift is not None:
-            sigma = math.sqrt(float(event.sigma2))
-            plds.append(_pld.discrete_gaussian(sigma, shift[0], count * shift[1], interval))
-        else:
-            rest.append((event, count))
-    smooth = _smoothed(rest)
-    if not plds or smooth is None:
+    kinds = tuple((float(leaf.epsilon), n) for leaf, n in chosen if isinstance(leaf, Exponential))
+    theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in kinds)
+    cells = fineness(sum(n for _, n in kinds), 2 * accuracy * (1 + rest / theirs))
+    if cells is None or max(kinds)[0] / min(kinds)[0] > 100:
         return None
-    if smooth.mu > 0:
-        plds.append(_pld.gaussian(smooth.mu, interval))
-    return _LossBound(_composed(plds), smooth.slack)
+    return worst_choices(kinds, cells)
+
+
+def _composed(
+    others: Many[tuple[Event, int]], chosen: Many[tuple[Event, int]], accuracy: float
+) -> _MixedBound | None:
+    """Return the bound by privacy-loss distributions, or None where it cannot win or be built.
+
+    Small lattices and all that is not Gaussian have distributions; the rest is smoothed.
+    """
+    gridded = [(leaf, n) for leaf, n in others if _has_losses(leaf)]
+    smooth = _smoothed([(leaf, n) for leaf, n in others if not _has_losses(leaf)])
+    if not gridded or smooth is None:
+        return None
+    means, variances, counts = zip(*(_moments(leaf, n) for leaf, n in gridded), strict=True)
+    if not sum(means) + smooth.mu**2 / 2 < _HOPELESS:
+        return None
+    variance = sum(variances) + smooth.mu**2
+    spread = math.sqrt(variance)
+    # The first bounds the variance that rounding adds, the second the error of a single atom.
+    interval = min(math.sqrt(8 * accuracy * variance / (sum(counts) + 1)), 2 * accuracy * spread)
+    choices = _worst_of(chosen, variance, accuracy) if chosen else None
+    if chosen and choices is None:
+        return None
+    most = _SEARCH_CELLS if accuracy > ACCURACY else _CELLS
+    for _ in range(12):
+        try:
+            pair = _law_of_all(gridded, smooth.mu, sum(counts), interval, most)
+        except OverflowError:  # too fine for memory: a coarser grid is as safe
+            interval *= 2
+            continue
+        return _MixedBound(
+            tuple(losses.delta for losses in pair), choices, smooth.slack, _loss.SLACK
+        )
+    return None
+
+
+def _law_of_all(
+    gridded: Many[tuple[Event, int]], mu: float, count: int, interval: float, most: int
+) -> tuple[_loss.Losses, ...]:
+    """Return the composed losses for a removed and an added unit; one where they are the same."""
+    tail = _loss.TAIL / (count + 1)
+    pairs = [(_law(leaf, interval, tail), n) for leaf, n in gridded]
+    if mu > 0:
+        pairs.append((_laws.gaussian(mu, interval, tail), 1))
+    removed = _loss.compose([(pair[0], n) for pair, n in pairs], most)
+    if all(pair[0] is pair[1] for pair, _ in pairs):
+        return (removed,)
+    return removed, _loss.compose([(pair[1], n) for pair, n in pairs], most)
+
+
+def _has_losses(event: Event) -> bool:
+    """Say whether a leaf's losses are put on a grid rather than smoothed."""
+    match event:
+        case Laplace() | DiscreteLaplace() | SubsampledGaussian() | ApproxDP():
+            return True
+        case DiscreteGaussian():
+            return _worst_shift(event) is not None
+        case Parallel():
+            return _smoothed([(event, 1)]) is None
+        case _:
+            return False
+
+
+def _moments(event: Event, count: int) -> tuple[float, float, int]:
+    """Return mean and variance of a leaf's losses, roughly, and their number."""
+    match event:
+        case SubsampledGaussian(rate, sigma, _, group):
+            mean, variance = _laws.subsampled_moments(float(rate), float(sigma), group)
+            return count * mean, count * variance, count
+        case Laplace(scale, sensitivity) | DiscreteLaplace(scale, sensitivity):
+            pure = float(sensitivity / scale)
+            return 0.0, count * pure * pure, count
+        case ApproxDP(epsilon, _):
+            return 0.0, count * float(epsilon) ** 2, count
+        case DiscreteGaussian(sigma2):
+            size, coordinates = _worst_shift(event) or (1, 1)
+            variance = size * size / float(sigma2)
+            return (
+                count * coordinates * variance / 2,
+                count * coordinates * variance,
+                count * coordinates,
+            )
+        case Parallel(events):
+            mu = max(curve(each, accuracy=1e-2).mu(1e-6) for each in events)
+            return count * mu * mu / 2, count * mu * mu, count
+        case _:
+            raise TypeError("only leaves whose losses are put on a grid have their moments taken")
+
+
+def _law(event: Event, interval: float, tail: float) -> _laws.Pair:
+    """Return a leaf's losses on a grid, for a removed and for an added unit."""
+    match event:
+        case SubsampledGaussian(rate, sigma, _, group):
+            return _laws.subsampled(float(rate), float(sigma), group, interval, tail)
+        case Laplace(scale, sensitivity):
+            return _laws.laplace(float(sensitivity / scale), interval)
+        case DiscreteLaplace(scale, sensitivity):
+            return _laws.discrete_laplace(float(scale), sensitivity, interval)
+        case ApproxDP(epsilon, _):
+            return _laws.pure(float(epsilon), interval)
+        case DiscreteGaussian(sigma2):
+            size, coordinates = _worst_shift(event) or (1, 1)
+            single, _ = _laws.discrete_gaussian(float(sigma2), size, interval, tail)
+            law = single if coordinates == 1 else _loss.compose([(single, coordinates)])
+            return law, law
+        case Parallel():
+            return _law_of_parts(event, interval)
+        case _:
+            raise TypeError("only leaves whose losses are put on a grid have a law there")
+
+
+@lru_cache(maxsize=16)
+def _law_of_parts(event: Parallel, interval: float) -> _laws.Pair:
+    """Return the losses of the worst part, at each epsilon the worst one."""
+    curves = [curve(each) for each in event.events]
+    top = max(each.epsilon(_loss.SLACK * 2 + each.base_delta) for each in curves)
+    reach = math.ceil(min(top, 200.0) / interval)
+    step = reach // (_PROFILE_POINTS // 2) + 1
+    losses = np.arange(-(reach // step) - 1, reach // step + 2) * step
+    deltas = np.array(
+        [max(each.delta(Fraction(float(e))) for each in curves) for e in losses * interval]
+    )
+    law = _loss.from_profile(losses, deltas, interval)
+    return law, law
 
 
 def _worst_shift(event: Event) -> tuple[int, int] | None:
@@ -309,10 +523,3 @@ def _worst_shift(event: Event) -> tuple[int, int] | None:
             return 1, shifts
         case _:
             return None
-
-
-def _composed(plds: list[Any]) -> Any:
-    total = plds[0]
-    for pld in plds[1:]:
-        total = total.compose(pld)
-    return total

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
@@ -86,6 +86,119 @@ class DiscreteGaussian:
 
 
 @dataclass(frozen=True)
+class Laplace:
+    """Continuous Laplace noise on one number.
+
+    Attributes:
+        scale: Mean absolute value of the noise.
+        sensitivity: Greatest change of the number by one unit.
+    """
+
+    scale: Fraction
+    sensitivity: Fraction = Fraction(1)
+
+    def __post_init__(self) -> None:
+        """Refuse scales that carry no guarantee."""
+        _require(
+            _rational(self.scale, self.sensitivity) and self.scale > 0 and self.sensitivity > 0,
+            "A Laplace event was asked for with an impossible scale.",
+            "Both scale and sensitivity must be rationals above 0.",
+            "Give the noise's mean absolute value and the greatest change of the number.",
+        )
+
+
+@dataclass(frozen=True)
+class DiscreteLaplace:
+    """Discrete Laplace (two-sided geometric) noise on one integer: P(x) ~ exp(-|x| / scale).
+
+    Attributes:
+        scale: Inverse of the rate of decay.
+        sensitivity: Greatest change of the integer by one unit.
+    """
+
+    scale: Fraction
+    sensitivity: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse scales that carry no guarantee."""
+        _require(
+            _rational(self.scale)
+            and _whole(self.sensitivity)
+            and self.scale > 0
+            and self.sensitivity >= 1,
+            "A discrete Laplace event was asked for with an impossible scale.",
+            "The scale must be a rational above 0 and the sensitivity a whole number above 0.",
+            "Give the noise's scale and the greatest change of the integer.",
+        )
+
+
+@dataclass(frozen=True)
+class SubsampledGaussian:
+    """``steps`` Gaussian answers, each on its own Poisson sample: DP-SGD.
+
+    In each step every record joins with probability ``rate``, independently; the sum of the
+    joined records' vectors, each of L2 norm at most 1, gets noise of standard deviation ``sigma``.
+
+    Attributes:
+        rate: Sampling probability q.
+        sigma: Noise multiplier: standard deviation over the clipping norm.
+        steps: How many such answers.
+        group: Records that one unit brings, each sampled by itself. A unit that is sampled as a
+            whole and clipped as a whole is one.
+    """
+
+    rate: Fraction
+    sigma: Fraction
+    steps: int
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that carry no guarantee."""
+        _require(
+            _rational(self.rate, self.sigma)
+            and _whole(self.steps, self.group)
+            and 0 < self.rate <= 1
+            and self.sigma > 0
+            and self.steps >= 1
+            and self.group >= 1,
+            "A subsampled Gaussian event was asked for with impossible parameters.",
+            "The rate must be in (0, 1], sigma a rational above 0, steps and group at least 1.",
+            "Give the sampling probability, the noise multiplier and the number of steps.",
+        )
+
+
+@dataclass(frozen=True)
+class GaussianBlock:
+    """Integer answers whose Gaussian noise is divided adaptively, up to a fixed total.
+
+    Each answer adds its squared L2 sensitivity over its sigma squared to what was used; a
+    :class:`~dpsynth_accounting.Division` refuses an answer that would take more than ``precision``.
+
+    Attributes:
+        precision: Total of l2_squared / sigma2 over all answers.
+        least_sigma2: No answer's sigma2 is below this.
+        shifts: Greatest number of coordinates that one unit can move, over all answers.
+    """
+
+    precision: Fraction
+    least_sigma2: Fraction
+    shifts: int
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that carry no guarantee."""
+        _require(
+            _rational(self.precision, self.least_sigma2)
+            and _whole(self.shifts)
+            and self.precision > 0
+            and self.least_sigma2 > 0
+            and self.shifts >= 1,
+            "A Gaussian block was asked for with impossible parameters.",
+            "Its precision and least sigma2 must be rationals above 0, its shifts at least 1.",
+            "Give the total of l2_squared / sigma2 and the least sigma2 of any answer.",
+        )
+
+
+@dataclass(frozen=True)
 class Exponential:
     """A choice by the exponential mechanism, whose log-probabilities have range ``epsilon``.
 
@@ -123,6 +236,22 @@ class ApproxDP:
 
 
 @dataclass(frozen=True)
+class Concentrated:
+    """Any mechanism known only to be rho-zCDP (Bun and Steinke 2016, Definition 1.1)."""
+
+    rho: Fraction
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that carry no guarantee."""
+        _require(
+            _rational(self.rho) and self.rho >= 0,
+            "A zCDP event was asked for outside the meaning of the definition.",
+            "rho must be a rational of at least 0.",
+            "Give the mechanism's own proved rho.",
+        )
+
+
+@dataclass(frozen=True)
 class Repeat:
     """``event``, ``count`` times, each query free to depend on earlier answers."""
 
@@ -146,17 +275,58 @@ class Sequence:
     events: tuple[Event, ...]
 
 
-Event = Gaussian | DiscreteGaussian | Exponential | ApproxDP | Repeat | Sequence
+@dataclass(frozen=True)
+class Parallel:
+    """Events on disjoint parts of the units, split by a key that is a function of each unit alone.
+
+    A unit is in one part, so only one of the events answers about it (McSherry 2009, Theorem 4).
+    """
+
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a split into no parts."""
+        _require(
+            len(self.events) >= 1,
+            "Parallel events were asked for without any.",
+            "There must be at least one part.",
+            "Leave the event out.",
+        )
+
+
+Event = (
+    Gaussian
+    | DiscreteGaussian
+    | Laplace
+    | DiscreteLaplace
+    | SubsampledGaussian
+    | GaussianBlock
+    | Exponential
+    | ApproxDP
+    | Concentrated
+    | Repeat
+    | Sequence
+    | Parallel
+)
 """The closed union of events."""
 
-_NAMES: dict[type, str] = {
+_NAMES: dict[type[Event], str] = {
     Gaussian: "gaussian",
     DiscreteGaussian: "discrete_gaussian",
+    Laplace: "laplace",
+    DiscreteLaplace: "discrete_laplace",
+    SubsampledGaussian: "subsampled_gaussian",
+    GaussianBlock: "gaussian_block",
     Exponential: "exponential",
     ApproxDP: "approx_dp",
+    Concentrated: "concentrated",
     Repeat: "repeat",
     Sequence: "sequence",
+    Parallel: "parallel",
 }
+_KINDS = {name: kind for kind, name in _NAMES.items()}
+_INNER = {"event": "of"}
+"""JSON names of fields, where they differ: "event" is the kind."""
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -165,20 +335,23 @@ def event_to_json(event: Event) -> dict[str, Any]:
     >>> event_to_json(Exponential(Fraction(1, 8)))
     {'event': 'exponential', 'epsilon': '1/8'}
     """
-    name = {"event": _NAMES[type(event)]}
-    match event:
-        case Gaussian(sigma, sensitivity):
-            return name | {"sigma": str(sigma), "sensitivity": str(sensitivity)}
-        case DiscreteGaussian(sigma2, l2_squared, shifts):
-            return name | {"sigma2": str(sigma2), "l2_squared": l2_squared, "shifts": shifts}
-        case Exponential(epsilon):
-            return name | {"epsilon": str(epsilon)}
-        case ApproxDP(epsilon, delta):
-            return name | {"epsilon": str(epsilon), "delta": str(delta)}
-        case Repeat(inner, count):
-            return name | {"of": event_to_json(inner), "count": count}
-        case Sequence(events):
-            return name | {"events": [event_to_json(each) for each in events]}
+    data: dict[str, Any] = {"event": _NAMES[type(event)]}
+    for each in fields(event):
+        value = _written(getattr(event, each.name), str(each.type))
+        data[_INNER.get(each.name, each.name)] = value
+    return data
+
+
+def _written(value: Any, type_name: str) -> Any:
+    match type_name:
+        case "Fraction":
+            return str(value)
+        case "Event":
+            return event_to_json(value)
+        case "tuple[Event, ...]":
+            return [event_to_json(each) for each in value]
+        case _:
+            return value
 
 
 def event_from_json(data: dict[str, Any]) -> Event:
@@ -214,25 +387,31 @@ def _unreadable() -> InvalidRequest:
 
 
 def _read(data: dict[str, Any]) -> Event:
-    match data["event"]:
-        case "gaussian":
-            return Gaussian(_fraction(data["sigma"]), _fraction(data["sensitivity"]))
-        case "discrete_gaussian":
-            sigma2 = _fraction(data["sigma2"])
-            return DiscreteGaussian(sigma2, data["l2_squared"], data["shifts"])
-        case "exponential":
-            return Exponential(_fraction(data["epsilon"]))
-        case "approx_dp":
-            return ApproxDP(_fraction(data["epsilon"]), _fraction(data["delta"]))
-        case "repeat":
-            return Repeat(_read(data["of"]), data["count"])
-        case "sequence":
-            return Sequence(tuple(_read(each) for each in data["events"]))
-    raise InvalidRequest(
-        "An event of an unknown kind was to be read from JSON.",
-        f"This version knows {', '.join(sorted(_NAMES.values()))}.",
-        "Use a newer version of dpsynth.",
-    )
+    kind = _KINDS.get(data["event"])
+    if kind is None:
+        raise InvalidRequest(
+            "An event of an unknown kind was to be read from JSON.",
+            f"This version knows {', '.join(sorted(_KINDS))}.",
+            "Use a newer version of dpsynth.",
+        )
+    values = {
+        each.name: _value(data[_INNER.get(each.name, each.name)], str(each.type))
+        for each in fields(kind)
+    }
+    return kind(**values)
+
+
+def _value(value: Any, type_name: str) -> Any:
+    """Return a field's value; the names are those of the annotations above."""
+    match type_name:
+        case "Fraction":
+            return _fraction(value)
+        case "Event":
+            return _read(value)
+        case "tuple[Event, ...]":
+            return tuple(_read(each) for each in value)
+        case _:
+            return value
 
 
 def _fraction(text: str) -> Fraction:

@@ -36,9 +36,15 @@ ABSOLUTE = 1e-13
 
 def worst_excess(exact: Losses, event: Event, epsilons: np.ndarray[Any, Any]) -> float:
     """Return the greatest amount by which the exact divergence exceeds the certified bound."""
-    price = curve(event, interval=1e-3)
+    price = curve(event, accuracy=1e-2)
     found = [(exact.delta(float(e)), price.delta(float(e))) for e in epsilons]
     return max(delta - bound * RELATIVE - ABSOLUTE for delta, bound in found)
+
+
+def closed_form(event: Event, delta: float) -> float:
+    """Return the least epsilon of the bounds that need no grid."""
+    kinds = curves._GaussianBound, curves._ConcentratedBound
+    return min(b.epsilon(delta) for _, b in curve(event).bounds if isinstance(b, kinds))
 
 
 def grid(exact: Losses) -> np.ndarray[Any, Any]:
@@ -82,16 +88,24 @@ def test_declared_parts_add_up_exactly() -> None:
     assert price.epsilon(Fraction(1, 10**6)) == 1.0
     assert price.epsilon(1e-6) == 1.0
     assert price.epsilon(9.99e-7) == math.inf
-    assert price.delta(0.999) == 1.0
+    assert 1e-6 < price.delta(0.999) < 1.1e-3
     assert price.delta(1) == 1e-6
 
 
 def test_declared_parts_are_added_to_the_rest() -> None:
     noise = Gaussian(Fraction(3))
     both = Sequence((noise, ApproxDP(Fraction(1, 2), Fraction(1, 10**6))))
-    assert curve(both).epsilon(2e-6) == pytest.approx(0.5 + curve(noise).epsilon(1e-6), rel=1e-6)
+    summed = 0.5 + curve(noise).epsilon(1e-6)
+    assert curve(noise).epsilon(1e-6) < curve(both).epsilon(2e-6) < summed
     assert curve(both).epsilon(1e-6) == math.inf
-    assert curve(both).delta(0.4) == 1.0
+    assert curve(both).delta(0.4) > curve(noise).delta(0.4)
+
+
+def test_declared_parts_compose_no_worse_than_they_add_up() -> None:
+    """Fifty pure answers: Kairouz, Oh and Viswanath's composition, far below the sum."""
+    part = ApproxDP(Fraction(1, 10), Fraction(1, 10**8))
+    price = curve(Repeat(part, 50)).epsilon(1e-6)
+    assert 2.7 < price < 3.7  # 5 by the sum
 
 
 def test_nothing_costs_nothing() -> None:
@@ -230,7 +244,7 @@ def hockey_stick(p: np.ndarray[Any, Any], q: np.ndarray[Any, Any], epsilon: floa
 @pytest.mark.parametrize("epsilon", ["0.2", "1", "3"])
 @pytest.mark.parametrize("times", [1, 2, 4])
 def test_no_mechanism_of_bounded_range_exceeds_the_bound(epsilon: str, times: int) -> None:
-    price = curve(Repeat(Exponential(Fraction(epsilon)), times), interval=1e-3)
+    price = curve(Repeat(Exponential(Fraction(epsilon)), times), accuracy=1e-2)
     rng = np.random.default_rng(times)
     at = np.linspace(0.0, float(epsilon) * times, 12)
     bounds = [price.delta(float(e)) for e in at]
@@ -289,7 +303,7 @@ def test_a_selection_beside_small_and_smoothed_noise_stays_above_brute_force() -
             DiscreteGaussian(Fraction(8), 4, 2),
         )
     )
-    price = curve(event, interval=1e-3)
+    price = curve(event, accuracy=1e-2)
     lattice = composed([moved(4.0, (1,))])
     for shift in shifts_within(4, 2):
         vector = moved(8.0, shift)
@@ -325,24 +339,24 @@ deltas = st.floats(1e-10, 1e-2)
 def test_epsilon_falls_with_delta_and_rises_with_repetition(
     event: Event, times: int, one: float, other: float
 ) -> None:
-    price = curve(Repeat(event, times), interval=1e-2)
+    price = curve(Repeat(event, times), accuracy=1e-2)
     low, high = sorted((one, other))
     assert price.epsilon(high) <= price.epsilon(low)
-    again = curve(Repeat(event, times + 1), interval=1e-2)
+    again = curve(Repeat(event, times + 1), accuracy=1e-2)
     assert price.epsilon(low) <= again.epsilon(low) * (1 + 1e-9)
 
 
 @settings(max_examples=40, deadline=None)
 @given(small_events, deltas)
 def test_delta_at_the_certified_epsilon_is_within_delta(event: Event, delta: float) -> None:
-    price = curve(event, interval=1e-2)
+    price = curve(event, accuracy=1e-2)
     assert price.delta(price.epsilon(delta)) <= delta * (1 + 1e-6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(small_events, st.floats(0.0, 5.0), st.floats(0.0, 5.0))
 def test_delta_falls_with_epsilon(event: Event, one: float, other: float) -> None:
-    price = curve(event, interval=1e-2)
+    price = curve(event, accuracy=1e-2)
     low, high = sorted((one, other))
     assert price.delta(high) <= price.delta(low) * (1 + 1e-9)
 
@@ -353,8 +367,8 @@ def test_more_noise_never_costs_more_by_the_closed_forms(
     sigma2: Fraction, times: Fraction, delta: float
 ) -> None:
     for k in (1, 2):
-        less = curve(DiscreteGaussian(sigma2, k * k, k), losses=False).epsilon(delta)
-        more = curve(DiscreteGaussian(sigma2 * times, k * k, k), losses=False).epsilon(delta)
+        less = closed_form(DiscreteGaussian(sigma2, k * k, k), delta)
+        more = closed_form(DiscreteGaussian(sigma2 * times, k * k, k), delta)
         assert more <= less * (1 + 1e-9)
 
 
@@ -365,15 +379,14 @@ def test_on_a_coarse_lattice_more_noise_can_cost_more() -> None:
         curve(DiscreteGaussian(s)).epsilon(delta) for s in (Fraction(5, 7), Fraction(25, 28))
     )
     assert less + 0.1 < more
-    assert moved(5 / 7, (1,)).delta(less) == pytest.approx(delta, rel=1e-3)
-    assert moved(25 / 28, (1,)).delta(more) == pytest.approx(delta, rel=1e-3)
+    assert moved(5 / 7, (1,)).delta(less) == pytest.approx(delta, rel=2e-3)
+    assert moved(25 / 28, (1,)).delta(more) == pytest.approx(delta, rel=2e-3)
 
 
 @settings(max_examples=25, deadline=None)
 @given(small_events, deltas)
 def test_the_cheap_price_is_never_below_the_dear_one(event: Event, delta: float) -> None:
-    cheap = curve(event, losses=False).epsilon(delta)
-    assert curve(event, interval=1e-2).epsilon(delta) <= cheap
+    assert curve(event, accuracy=1e-2).epsilon(delta) <= closed_form(event, delta)
 
 
 @pytest.mark.parametrize("delta", [float("nan"), float("inf"), "much"])
@@ -395,7 +408,7 @@ def test_the_attackers_rate_of_a_gaussian(mu: float, rate: float) -> None:
 
 def test_no_test_on_a_lattice_beats_the_attackers_rate() -> None:
     """Every threshold test on five discrete Gaussians, by exact convolution."""
-    price = curve(Repeat(DiscreteGaussian(Fraction(2)), 5), interval=1e-3)
+    price = curve(Repeat(DiscreteGaussian(Fraction(2)), 5), accuracy=1e-2)
     exact = moved(2.0, (1,), 5)
     losses = (np.arange(len(exact.mass)) + exact.first) / 4.0
     power = np.cumsum(exact.mass[::-1])

@@ -1,0 +1,182 @@
+"""The worst laws of each mechanism with and without a unit, as privacy losses on a grid.
+
+Each function returns the losses for a removed and for an added unit, the same object where the
+mechanism is symmetric. Proofs: one page per event in ``docs/explanation/``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, ndtr, ndtri
+
+from dpsynth_accounting._loss import Array, Losses, atoms, on_grid
+
+Pair: TypeAlias = tuple[Losses, Losses]
+
+_MOST_CELLS = 1 << 21
+
+
+def _cells(bottom: float, top: float, interval: float) -> NDArray[np.int64]:
+    first, last = math.floor(bottom / interval), math.ceil(top / interval)
+    if last - first > _MOST_CELLS:
+        raise OverflowError("a law has too many losses for its interval")
+    return np.arange(first, max(last, first + 1))
+
+
+def _between(edges: Array) -> Array:
+    """Return the standard Gaussian's mass between neighbours, without cancellation in a tail."""
+    low, high = edges[:-1], edges[1:]
+    mirrored = low > 0
+    return np.asarray(ndtr(np.where(mirrored, -low, high)) - ndtr(np.where(mirrored, -high, low)))
+
+
+@lru_cache(maxsize=32)
+def gaussian(mu: float, interval: float, tail: float) -> Pair:
+    """Losses of N(mu, 1) against N(0, 1)."""
+    z = float(-ndtri(tail))
+    cells = _cells(mu * (mu / 2 - z), mu * (mu / 2 + z), interval)
+    edges = np.append(cells, cells[-1] + 1) * (interval / mu) + mu / 2
+    p, q = _between(edges - mu), _between(edges)
+    losses = on_grid(p, q, cells, interval, below=tail, infinity=tail)
+    return losses, losses
+
+
+@lru_cache(maxsize=32)
+def subsampled(rate: float, sigma: float, group: int, interval: float, tail: float) -> Pair:
+    """Losses of one step of DP-SGD.
+
+    With the group's records the sum is the mixture of N(j, sigma^2) over j ~ Binomial(group,
+    rate); without them it is N(0, sigma^2) (Zhu, Dong, Wang 2022, Theorem 11, for a group of 1).
+    """
+    numbers, weights = _binomial(rate, group)
+    z = float(-ndtri(tail))
+    ends = np.array([-z * sigma, group + z * sigma])
+    bottom, top = _log_ratio(ends, numbers, weights, sigma)
+    cells = _cells(float(bottom), float(top), interval)
+    inner = cells[1:].astype(np.float64) * interval
+    if group == 1:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            odds = np.log((np.expm1(inner) + rate) / rate)
+        x = np.nan_to_num(sigma * sigma * odds + 0.5, nan=-np.inf)
+    else:
+        x = _invert(inner, ends, numbers, weights, sigma)
+    edges = np.concatenate([ends[:1], np.clip(x, *ends), ends[1:]])
+    without, joined = _masses(edges, numbers, weights, sigma)
+    removed = on_grid(joined, without, cells, interval, below=tail, infinity=tail)
+    added = on_grid(
+        without[::-1], joined[::-1], -cells[::-1] - 1, interval, below=tail, infinity=tail
+    )
+    return removed, added
+
+
+def subsampled_moments(rate: float, sigma: float, group: int) -> tuple[float, float]:
+    """Return mean and variance of the loss of one step, under a removed unit."""
+    numbers, weights = _binomial(rate, group)
+    edges = np.linspace(-9 * sigma, group + 9 * sigma, 4001)
+    _, joined = _masses(edges, numbers, weights, sigma)
+    middle = (edges[1:] + edges[:-1]) / 2
+    loss = _log_ratio(middle, numbers, weights, sigma)
+    mean = float((joined * loss).sum())
+    return mean, float((joined * loss * loss).sum()) - mean * mean
+
+
+def _binomial(rate: float, group: int) -> tuple[Array, Array]:
+    j = np.arange(group + 1, dtype=np.float64)
+    if rate == 1.0:
+        return j[-1:], np.ones(1)
+    logs = gammaln(group + 1) - gammaln(j + 1) - gammaln(group - j + 1)
+    return j, np.exp(logs + j * math.log(rate) + (group - j) * math.log1p(-rate))
+
+
+def _log_ratio(x: Array, numbers: Array, weights: Array, sigma: float) -> Array:
+    """Return the log of the mixture's density over N(0, sigma^2)'s; it rises with x."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(weights)
+    if len(numbers) == 2:
+        return np.asarray(np.logaddexp(logs[0], logs[1] + (2 * x - 1) / (2 * sigma * sigma)))
+    j = numbers[:, None]
+    each = logs[:, None] + j * (2 * x - j) / (2 * sigma * sigma)
+    return np.asarray(np.logaddexp.reduce(each, axis=0))
+
+
+def _masses(edges: Array, numbers: Array, weights: Array, sigma: float) -> tuple[Array, Array]:
+    """Return the masses between edges of N(0, sigma^2) and of the mixture."""
+    joined = np.zeros(len(edges) - 1)
+    for number, weight in zip(numbers, weights, strict=True):
+        joined += weight * _between((edges - number) / sigma)
+    return _between(edges / sigma), joined
+
+
+def _invert(losses: Array, ends: Array, numbers: Array, weights: Array, sigma: float) -> Array:
+    """Return the points at which the mixture's log-ratio takes given values, by bisection."""
+    low, high = np.full(len(losses), ends[0]), np.full(len(losses), ends[1])
+    for _ in range(60):
+        middle = (low + high) / 2
+        under = _log_ratio(middle, numbers, weights, sigma) < losses
+        low, high = np.where(under, middle, low), np.where(under, high, middle)
+    return np.asarray((low + high) / 2)
+
+
+@lru_cache(maxsize=32)
+def laplace(epsilon: float, interval: float) -> Pair:
+    """Losses of Laplace noise on a number that moves by ``epsilon`` scales."""
+    cells = _cells(-epsilon, epsilon, interval)
+    inner = cells[1:] * interval
+    # Between the two centres, 0 and epsilon, the loss at x is 2 x - epsilon.
+    x = np.concatenate([[0.0], (np.clip(inner, -epsilon, epsilon) + epsilon) / 2, [epsilon]])
+    widths = -np.expm1(-np.diff(x))
+    p = 0.5 * np.exp(x[1:] - epsilon) * widths
+    q = 0.5 * np.exp(-x[:-1]) * widths
+    ends = 0.5, 0.5 * math.exp(-epsilon)
+    p = np.concatenate([p, [ends[1], ends[0]]])
+    q = np.concatenate([q, [ends[0], ends[1]]])
+    losses = on_grid(p, q, np.append(cells, [cells[0], cells[-1]]), interval)
+    return losses, losses
+
+
+@lru_cache(maxsize=32)
+def discrete_laplace(scale: float, shift: int, interval: float) -> Pair:
+    """Losses of discrete Laplace noise on an integer that moves by ``shift``."""
+    x = np.arange(shift + 1, dtype=np.float64)
+    logs = -np.log1p(math.exp(-1 / scale)) + np.log(-math.expm1(-1 / scale))
+    p = np.exp(logs - (shift - x) / scale)
+    q = np.exp(logs - x / scale)
+    # The first outcome stands for all at or below 0, the last for all at or above the shift.
+    rest = 1 / -math.expm1(-1 / scale)
+    p[[0, -1]] *= rest
+    q[[0, -1]] *= rest
+    losses = atoms(p, q, interval)
+    return losses, losses
+
+
+@lru_cache(maxsize=32)
+def discrete_gaussian(sigma2: float, shift: int, interval: float, tail: float) -> Pair:
+    """Losses of discrete Gaussian noise on an integer that moves by ``shift``."""
+    # Its tails are below those of a Gaussian on the lattice, up to its normalisation.
+    reach = math.ceil(math.sqrt(sigma2) * (1 - float(ndtri(tail))) + 2)
+    x = np.arange(-reach, reach + shift + 1, dtype=np.float64)
+    logs = -x * x / (2 * sigma2)
+    # Summed over all integers: what lies beyond is below rounding.
+    total = math.log(math.fsum(np.exp(logs)))
+    q = np.exp(logs - total)
+    p = np.exp(-((x - shift) ** 2) / (2 * sigma2) - total)
+    seen = (p > 0) & (q > 0)
+    losses = atoms(p[seen], q[seen], interval, below=tail, infinity=tail)
+    return losses, losses
+
+
+@lru_cache(maxsize=32)
+def pure(epsilon: float, interval: float) -> Pair:
+    """Losses of randomised response, which dominates every epsilon-DP mechanism.
+
+    Kairouz, Oh, Viswanath 2015, Theorem 3.1.
+    """
+    true = 1 / (1 + math.exp(-epsilon))
+    false = 1 / (1 + math.exp(epsilon))
+    losses = atoms(np.array([true, false]), np.array([false, true]), interval)
+    return losses, losses

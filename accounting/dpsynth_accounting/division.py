@@ -1,0 +1,61 @@
+"""Dividing a fixed total of Gaussian noise adaptively: the run-time side of a GaussianBlock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from dpsynth_accounting._errors import BudgetExceeded, InvalidRequest
+from dpsynth_accounting.budget import show
+from dpsynth_accounting.events import DiscreteGaussian, GaussianBlock
+
+
+@dataclass
+class Division:
+    """What is left of a :class:`GaussianBlock` that is being carried out.
+
+    Noise, number and order of the answers may depend on all answers so far; only the totals are
+    fixed. The block was charged as a whole, so taking from it charges nothing further. Proof
+    (Smith and Thakurta 2022, Theorem 1.1): ``docs/explanation/filters.md``.
+
+    Args:
+        block: What was charged.
+
+    >>> division = Division(GaussianBlock(Fraction(1, 50), Fraction(100), 2))
+    >>> division.take(DiscreteGaussian(Fraction(100)))
+    >>> division.left
+    Fraction(1, 100)
+    """
+
+    block: GaussianBlock
+    left: Fraction = field(init=False)
+    shifts_left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with all of the block."""
+        self.left, self.shifts_left = self.block.precision, self.block.shifts
+
+    def take(self, answer: DiscreteGaussian) -> None:
+        """Take an answer from what is left, before it is drawn.
+
+        Raises:
+            InvalidRequest: The answer has less noise than the block's least.
+            BudgetExceeded: It takes more than is left of the precision or of the shifts.
+        """
+        if answer.sigma2 < self.block.least_sigma2:
+            raise InvalidRequest(
+                f"An answer with sigma2 {show(answer.sigma2)} was to be taken from a block.",
+                f"The block was priced for a sigma2 of at least {show(self.block.least_sigma2)}.",
+                "Use that much noise.",
+            )
+        cost = Fraction(answer.l2_squared) / answer.sigma2
+        if cost > self.left or answer.shifts > self.shifts_left:
+            raise BudgetExceeded(
+                f"An answer of precision {show(cost)} and {answer.shifts} shift(s) was to be "
+                "taken from a block.",
+                f"It has precision {show(self.left, up=False) if self.left else 0} and "
+                f"{self.shifts_left} shift(s) left.",
+                "Use more noise, or stop here: what is left of a block is not refunded.",
+            )
+        self.left -= cost
+        self.shifts_left -= answer.shifts
