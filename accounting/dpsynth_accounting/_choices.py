@@ -30,6 +30,9 @@ from dpsynth_accounting._loss import Array
 _WORK = 3e7
 """Evaluations of one value iteration: bounds its time to a second or two."""
 
+MOST_ROUNDS = 900
+"""Choices from which on the iteration is not tried."""
+
 _FEWEST, _MOST = 4, 256  # cells in the width of the narrowest choice
 _ALONE = 4096  # the same for a single choice, which needs no iteration
 
@@ -60,18 +63,18 @@ def fineness(rounds: int, accuracy: float) -> int | None:
         return _ALONE
     wanted = math.ceil(math.sqrt(0.34 / accuracy))
     possible = math.floor(math.sqrt(_WORK / 2) / rounds)
-    if possible < _FEWEST:
+    if possible < _FEWEST or rounds > MOST_ROUNDS:
         return None
     return max(_FEWEST, min(wanted, possible, _MOST))
 
 
 @lru_cache(maxsize=32)
 def worst_choices(choices: tuple[tuple[float, int], ...], cells: int) -> Choices:
-    """Return the worst that choices can do, whatever adapts to whatever.
+    """Return the worst that choices can do, however their queries adapt.
 
     Args:
-        choices: (epsilon, count) of each kind of choice.
-        cells: Grid cells in the width of the narrowest kind. The others are widened to whole
+        choices: (epsilon, count) of choices in the order of the plan.
+        cells: Grid cells in the width of the narrowest choice. The others are widened to whole
             cells, which only adds to what they can do.
     """
     interval = min(epsilon for epsilon, _ in choices) / cells
@@ -84,9 +87,10 @@ def worst_choices(choices: tuple[tuple[float, int], ...], cells: int) -> Choices
     # Beyond the reach V is known: 0 where no loss can suffice any more, 1 - x where all do.
     pad = max(widths)
     loss = np.arange(-reach - pad, reach + pad + 1, dtype=np.float64) * interval
-    value = _first(loss, widths[0] * interval)
+    # From the last choice of the plan to the first.
+    value = _first(loss, widths[-1] * interval)
     inside = np.arange(pad, pad + 2 * reach + 1)
-    for width in widths[1:]:
+    for width in reversed(widths[:-1]):
         value[inside] = _round(value, inside, width, interval)
     # A convex function of x is a mixture of hockey sticks, weighted by its changes of slope.
     x = np.exp(-loss)

@@ -16,20 +16,27 @@ parameters) may adapt to earlier answers:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
 
 from dpsynth_accounting import _laws, _loss
-from dpsynth_accounting._choices import Choices, fineness, worst_choices
+from dpsynth_accounting._bounds import (
+    ROUNDING,
+    Bound,
+    ConcentratedBound,
+    GaussianBound,
+    MixedBound,
+    gaussian_delta,
+    gaussian_deltas,
+)
+from dpsynth_accounting._choices import MOST_ROUNDS, Choices, fineness, worst_choices
 from dpsynth_accounting._errors import InvalidRequest
-from dpsynth_accounting._loss import Array
 from dpsynth_accounting.budget import Number, exact
 from dpsynth_accounting.events import (
     ApproxDP,
@@ -41,10 +48,12 @@ from dpsynth_accounting.events import (
     GaussianBlock,
     Laplace,
     Parallel,
+    Repeat,
+    Sequence,
     SubsampledGaussian,
     flatten,
 )
-from dpsynth_accounting.renyi import rho, zcdp_to_approx_dp, zcdp_to_delta
+from dpsynth_accounting.renyi import rho
 
 SMOOTHING = 1.5
 """Variance, in squared integers, given up so that the lattice is smooth."""
@@ -57,7 +66,6 @@ ACCURACY = 1e-4
 """Relative error of an epsilon that discretisation aims at; it is always upwards."""
 
 _LATTICE_WORTHWHILE = 600  # above this sigma2 smoothing costs less than 0.13 % of the noise
-_ROUNDING = 1e-9  # relative margin on every epsilon for floating point
 _HOPELESS = 1000  # expected loss, in nats, from which no epsilon worth claiming is left
 _CELLS, _SEARCH_CELLS = 1 << 21, 1 << 18  # of a composition: certified, and in a search
 _PROFILE_POINTS = 2000  # points at which the curve of parallel parts is taken
@@ -66,116 +74,8 @@ Leaves: TypeAlias = Iterable[tuple[Event, int]]
 """Leaves of an event, each with how often it occurs."""
 
 
-class _Bound(Protocol):
-    def delta(self, epsilon: float) -> float: ...
-
-    def epsilon(self, delta: float) -> float: ...
-
-
-@dataclass(frozen=True)
-class _GaussianBound:
-    """mu-GDP (Dong, Roth, Su 2022, Corollary 2.13), loosened by a log factor ``slack``."""
-
-    mu: float
-    slack: float = 0.0
-
-    def delta(self, epsilon: float) -> float:
-        shifted = epsilon * (1 - _ROUNDING) - 2 * self.slack
-        return min(1.0, math.exp(self.slack) * gaussian_delta(self.mu, shifted))
-
-    def epsilon(self, delta: float) -> float:
-        target = delta * math.exp(-self.slack)
-        return max(0.0, gaussian_epsilon(self.mu, target) + 2 * self.slack) * (1 + _ROUNDING)
-
-
-@dataclass(frozen=True)
-class _ConcentratedBound:
-    """rho-zCDP, by the conversion of Canonne, Kamath and Steinke (2020), Proposition 12."""
-
-    rho: float
-
-    def delta(self, epsilon: float) -> float:
-        return zcdp_to_delta(self.rho, epsilon)
-
-    def epsilon(self, delta: float) -> float:
-        return zcdp_to_approx_dp(self.rho, delta) * (1 + _ROUNDING)
-
-
-@dataclass(frozen=True)
-class _MixedBound:
-    """Choices on top of the curve of everything else, loosened by a log factor ``slack``.
-
-    Attributes:
-        others: The curve of everything else, for a removed and for an added unit.
-        choices: What choices do to it, if there are any.
-        slack: As in :class:`_GaussianBound`.
-        margin: Delta set aside for floating point.
-    """
-
-    others: tuple[Callable[[Array], Array], ...]
-    choices: Choices | None
-    slack: float
-    margin: float
-
-    def delta(self, epsilon: float) -> float:
-        shifted = epsilon * (1 - _ROUNDING) - 2 * self.slack
-        return min(1.0, math.exp(self.slack) * self._worst(shifted) + self.margin)
-
-    def epsilon(self, delta: float) -> float:
-        target = (delta - self.margin) * math.exp(-self.slack)
-        found = _first_below(self._worst, target)
-        return max(0.0, found + 2 * self.slack) * (1 + _ROUNDING)
-
-    def _worst(self, epsilon: float) -> float:
-        if self.choices is None:
-            return max(float(other(np.array([epsilon]))[0]) for other in self.others)
-        return max(self.choices.delta(other, epsilon) for other in self.others)
-
-
-def _first_below(falling: Callable[[float], float], target: float) -> float:
-    """Return the least epsilon found at which a falling function is at most ``target``."""
-    if target <= 0:
-        return math.inf
-    low, high = -0.5, 1.0
-    if falling(low) <= target:
-        return low
-    while falling(high) > target:
-        low, high = high, 2 * high
-        if high > 1024:
-            return math.inf
-    while high - low > 1e-11 * max(1.0, high):
-        middle = (low + high) / 2
-        if falling(middle) <= target:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def gaussian_delta(mu: float, epsilon: float) -> float:
-    """Return the exact delta(epsilon) of mu-GDP (Balle and Wang 2018, Theorem 8)."""
-    if mu == 0:
-        return max(0.0, -math.expm1(epsilon))
-    first = float(ndtr(mu / 2 - epsilon / mu))
-    log_second = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
-    return max(0.0, first - math.exp(min(log_second, 0.0))) if first > 0 else 0.0
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Return the exact epsilon(delta) of mu-GDP; negative where total variation is below delta."""
-    return _first_below(lambda epsilon: gaussian_delta(mu, epsilon), delta)
-
-
-def _gaussian_deltas(mu: float) -> Callable[[Array], Array]:
-    """Return delta of mu-GDP as a function of arrays."""
-    if mu == 0:
-        return lambda epsilon: np.maximum(0.0, -np.expm1(np.minimum(epsilon, 1.0)))
-
-    def deltas(epsilon: Array) -> Array:
-        second = np.exp(np.minimum(epsilon + log_ndtr(-mu / 2 - epsilon / mu), 0.0))
-        return np.asarray(np.maximum(0.0, ndtr(mu / 2 - epsilon / mu) - second))
-
-    return deltas
+Order: TypeAlias = tuple[tuple[float, int], ...]
+"""Choices in the order of a plan: runs of (epsilon, count)."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +88,7 @@ class Curve:
         base_delta: Sum of the deltas of such leaves.
     """
 
-    bounds: tuple[tuple[Fraction, _Bound | None], ...]
+    bounds: tuple[tuple[Fraction, Bound | None], ...]
     base_delta: Fraction
 
     def epsilon(self, delta: Number) -> float:
@@ -199,7 +99,7 @@ class Curve:
         return min(self._epsilon(base, bound, float(left)) for base, bound in self.bounds)
 
     @staticmethod
-    def _epsilon(base: Fraction, bound: _Bound | None, delta: float) -> float:
+    def _epsilon(base: Fraction, bound: Bound | None, delta: float) -> float:
         if bound is None:
             return float(base)
         return float(base) + bound.epsilon(delta) if delta > 0 else math.inf
@@ -214,7 +114,7 @@ class Curve:
         )
 
     @staticmethod
-    def _delta(bound: _Bound | None, epsilon: Fraction) -> float:
+    def _delta(bound: Bound | None, epsilon: Fraction) -> float:
         if epsilon < 0:
             # The same test, seen from the other law: delta(-e) = 1 - e^-e (1 - delta(e)).
             return 1 - math.exp(float(epsilon)) * (1 - Curve._delta(bound, -epsilon))
@@ -259,7 +159,7 @@ class Curve:
             best = min(best, odds * false_positive_rate + delta)
             # The mirrored test: the attacker's false negatives bound the false positives.
             best = min(best, 1 - (1 - false_positive_rate - delta) / odds)
-        return min(1.0, best * (1 + _ROUNDING))
+        return min(1.0, best * (1 + ROUNDING))
 
     @cached_property
     def _frontier(self) -> list[tuple[float, float]]:
@@ -287,14 +187,14 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     proper = [(leaf, count) for leaf, count in leaves if not isinstance(leaf, ApproxDP)]
     base_delta = sum((leaf.delta * count for leaf, count in declared), Fraction(0))
     base = sum((leaf.epsilon * count for leaf, count in declared), Fraction(0))
-    bounds: list[tuple[Fraction, _Bound | None]] = [
-        (base, bound) for bound in _bounds(proper, accuracy)
+    bounds: list[tuple[Fraction, Bound | None]] = [
+        (base, bound) for bound in _bounds(event, proper, accuracy)
     ]
     if not proper:
         bounds.append((base, None))
     pure = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
     if sum(count for _, count in pure) > (0 if proper else 1):
-        bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *pure], accuracy))
+        bounds.extend((Fraction(0), bound) for bound in _bounds(event, [*proper, *pure], accuracy))
     return Curve(tuple(bounds), base_delta)
 
 
@@ -310,37 +210,67 @@ def _per_step(event: Event, count: int) -> tuple[Event, int]:
     return event, count
 
 
-def _bounds(parts: Many[tuple[Event, int]], accuracy: float) -> list[_Bound]:
-    """Return all bounds on leaves taken together; none if there are no leaves."""
+def _order_of_choices(event: Event) -> Order:
+    """Return the choices of a plan in its order, as runs of (epsilon, count).
+
+    The list ends early where there are too many for the worst adversary to be found.
+    """
+    runs: list[tuple[float, int]] = []
+
+    def walk(node: Event) -> None:
+        match node:
+            case Exponential(epsilon):
+                add(float(epsilon), 1)
+            case Repeat(Exponential(epsilon), count):
+                add(float(epsilon), count)
+            case Repeat(inner, count) if any(isinstance(e, Exponential) for e, _ in flatten(inner)):
+                for _ in range(min(count, MOST_ROUNDS + 1)):
+                    walk(inner)
+            case Sequence(events):
+                for each in events:
+                    walk(each)
+
+    def add(epsilon: float, count: int) -> None:
+        if runs and runs[-1][0] == epsilon:
+            count += runs.pop()[1]
+        if len(runs) <= MOST_ROUNDS:
+            runs.append((epsilon, count))
+
+    walk(event)
+    return tuple(runs)
+
+
+def _bounds(event: Event, parts: Many[tuple[Event, int]], accuracy: float) -> list[Bound]:
+    """Return all bounds on the given leaves of an event; none if there are no leaves."""
     if not parts:
         return []
     costs = [rho(leaf) for leaf, _ in parts]
-    bounds: list[_Bound] = []
+    bounds: list[Bound] = []
     if all(cost is not None for cost in costs):
         total = sum(
             (cost * n for cost, (_, n) in zip(costs, parts, strict=True) if cost is not None),
             Fraction(0),
         )
         if total > _HOPELESS:
-            return [_ConcentratedBound(math.inf)]
-        bounds.append(_ConcentratedBound(float(total)))
-    chosen = [(leaf, n) for leaf, n in parts if isinstance(leaf, Exponential)]
+            return [ConcentratedBound(math.inf)]
+        bounds.append(ConcentratedBound(float(total)))
+    order = _order_of_choices(event)
     others = [(leaf, n) for leaf, n in parts if not isinstance(leaf, Exponential)]
     smooth = _smoothed(others)
-    if smooth is not None and not chosen:
+    if smooth is not None and not order:
         bounds.append(smooth)
     elif smooth is not None:
-        choices = _worst_of(chosen, smooth.mu**2, accuracy)
+        choices = _worst_of(order, smooth.mu**2, accuracy)
         if choices is not None:
-            curve_of_rest = _gaussian_deltas(smooth.mu)
-            bounds.append(_MixedBound((curve_of_rest,), choices, smooth.slack, _loss.SLACK))
-    composed = _composed(others, chosen, accuracy)
+            curve_of_rest = gaussian_deltas(smooth.mu)
+            bounds.append(MixedBound((curve_of_rest,), choices, smooth.slack, _loss.SLACK))
+    composed = _composed(others, order, accuracy)
     if composed is not None:
         bounds.append(composed)
-    return bounds or [_ConcentratedBound(math.inf)]
+    return bounds or [ConcentratedBound(math.inf)]
 
 
-def _smoothed(parts: Leaves) -> _GaussianBound | None:
+def _smoothed(parts: Leaves) -> GaussianBound | None:
     """Return the closed form of leaves that are all Gaussian and smooth, or None."""
     mu2, slack = 0.0, 0.0
     for event, count in parts:
@@ -363,28 +293,26 @@ def _smoothed(parts: Leaves) -> _GaussianBound | None:
                 slack += count * max(each.slack for each in found if each is not None)
             case _:
                 return None
-    return _GaussianBound(math.sqrt(mu2), slack)
+    return GaussianBound(math.sqrt(mu2), slack)
 
 
-def _worst_of(chosen: Many[tuple[Event, int]], rest: float, accuracy: float) -> Choices | None:
+def _worst_of(order: Order, rest: float, accuracy: float) -> Choices | None:
     """Return what choices do, on a grid as fine as their part of the whole asks for.
 
     Args:
-        chosen: The choices.
+        order: The choices.
         rest: Variance of the loss of everything else.
         accuracy: Relative error allowed in the whole.
     """
-    kinds = tuple((float(leaf.epsilon), n) for leaf, n in chosen if isinstance(leaf, Exponential))
-    theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in kinds)
-    cells = fineness(sum(n for _, n in kinds), 2 * accuracy * (1 + rest / theirs))
-    if cells is None or max(kinds)[0] / min(kinds)[0] > 100:
+    theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in order)
+    cells = fineness(sum(n for _, n in order), 2 * accuracy * (1 + rest / theirs))
+    widths = [epsilon for epsilon, _ in order]
+    if cells is None or max(widths) > 100 * min(widths):
         return None
-    return worst_choices(kinds, cells)
+    return worst_choices(order, cells)
 
 
-def _composed(
-    others: Many[tuple[Event, int]], chosen: Many[tuple[Event, int]], accuracy: float
-) -> _MixedBound | None:
+def _composed(others: Many[tuple[Event, int]], order: Order, accuracy: float) -> MixedBound | None:
     """Return the bound by privacy-loss distributions, or None where it cannot win or be built.
 
     Small lattices and all that is not Gaussian have distributions; the rest is smoothed.
@@ -400,8 +328,8 @@ def _composed(
     spread = math.sqrt(variance)
     # The first bounds the variance that rounding adds, the second the error of a single atom.
     interval = min(math.sqrt(8 * accuracy * variance / (sum(counts) + 1)), 2 * accuracy * spread)
-    choices = _worst_of(chosen, variance, accuracy) if chosen else None
-    if chosen and choices is None:
+    choices = _worst_of(order, variance, accuracy) if order else None
+    if order and choices is None:
         return None
     most = _SEARCH_CELLS if accuracy > ACCURACY else _CELLS
     for _ in range(12):
@@ -410,7 +338,7 @@ def _composed(
         except OverflowError:  # too fine for memory: a coarser grid is as safe
             interval *= 2
             continue
-        return _MixedBound(
+        return MixedBound(
             tuple(losses.delta for losses in pair), choices, smooth.slack, _loss.SLACK
         )
     return None

@@ -16,13 +16,13 @@ from fractions import Fraction
 
 from scipy.special import ndtri
 
+from dpsynth_accounting._bounds import gaussian_epsilon
 from dpsynth_accounting._errors import InvalidRequest
 from dpsynth_accounting.budget import Budget, show
 from dpsynth_accounting.curves import (
     PER_SHIFT,
     SMOOTHING,
     curve,
-    gaussian_epsilon,
 )
 from dpsynth_accounting.events import (
     ApproxDP,

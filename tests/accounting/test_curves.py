@@ -24,6 +24,7 @@ from dpsynth_accounting import (
     InvalidRequest,
     Repeat,
     Sequence,
+    _bounds,
     curve,
     curves,
 )
@@ -43,7 +44,7 @@ def worst_excess(exact: Losses, event: Event, epsilons: np.ndarray[Any, Any]) ->
 
 def closed_form(event: Event, delta: float) -> float:
     """Return the least epsilon of the bounds that need no grid."""
-    kinds = curves._GaussianBound, curves._ConcentratedBound
+    kinds = _bounds.GaussianBound, _bounds.ConcentratedBound
     return min(b.epsilon(delta) for _, b in curve(event).bounds if isinstance(b, kinds))
 
 

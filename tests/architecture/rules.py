@@ -180,8 +180,16 @@ def engines_are_the_vaults(module: Module) -> list[str]:
     ]
 
 
+_LAZY_IN_CORE = {
+    f"{CORE}._signing": ("cryptography",),
+    f"{CORE}._postgres": ("sqlalchemy",),
+    f"{CORE}.interop": ("dp_accounting",),
+}
+"""What single modules of the accounting may import inside a function."""
+
+
 def accounting_stands_alone(module: Module) -> list[str]:
-    """The accounting imports the standard library, numpy, scipy and what two modules need."""
+    """The accounting imports the standard library, numpy, scipy and, lazily, what single modules need."""
     if module.name != CORE and not module.name.startswith(f"{CORE}."):
         return []
     allowed = sys.stdlib_module_names | {"numpy", "scipy", CORE}
@@ -189,9 +197,7 @@ def accounting_stands_alone(module: Module) -> list[str]:
     for found in module.imports:
         if found.root in allowed:
             continue
-        if found.root == "dp_accounting" and module.name == f"{CORE}._pld":
-            continue
-        if found.root == "cryptography" and not found.at_top:
+        if found.root in _LAZY_IN_CORE.get(module.name, ()) and not found.at_top:
             continue
         faults.append(_fault(module, found.line, f"imports {found.root}"))
     return faults

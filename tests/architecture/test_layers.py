@@ -72,7 +72,7 @@ TWINS: list[tuple[Rule, str, str]] = [
     (rules.torch_stays_deep, "dpsynth.deepish", "from opacus import GradSampleModule"),
     (rules.heavy_imports_are_lazy, "dpsynth.evaluation.utility", "from sklearn import metrics"),
     (rules.heavy_imports_are_lazy, "dpsynth.vault._rows", "class A:\n    import pyarrow"),
-    (rules.heavy_imports_are_lazy, "dpsynth_accounting._pld", "import dp_accounting"),
+    (rules.heavy_imports_are_lazy, "dpsynth_accounting.interop", "import dp_accounting"),
     # Code.
     (rules.no_assert, "dpsynth.codec", "def f(x):\n    assert x > 0"),
     (rules.no_pickle, "dpsynth.marginal.mst", "import pickle"),
@@ -127,7 +127,7 @@ INNOCENT: list[tuple[Rule, str, str]] = [
     (rules.engines_are_the_vaults, "dpsynth.vault._block", "from dpsynth.engines import arrays"),
     (
         rules.accounting_stands_alone,
-        "dpsynth_accounting._pld",
+        "dpsynth_accounting.interop",
         "def f():\n    import dp_accounting",
     ),
     (rules.torch_stays_deep, "dpsynth.vault._train", "import torch"),
