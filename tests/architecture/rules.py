@@ -189,7 +189,7 @@ _LAZY_IN_CORE = {
 
 
 def accounting_stands_alone(module: Module) -> list[str]:
-    """The accounting imports the standard library, numpy, scipy and, lazily, what single modules need."""
+    """The accounting imports the standard library, numpy and scipy; a few modules more, lazily."""
     if module.name != CORE and not module.name.startswith(f"{CORE}."):
         return []
     allowed = sys.stdlib_module_names | {"numpy", "scipy", CORE}
