@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
 
+from dpsynth_accounting import _special as special
 from dpsynth_accounting._choices import Choices
 from dpsynth_accounting._loss import Array
 from dpsynth_accounting.renyi import zcdp_to_approx_dp, zcdp_to_delta
@@ -108,8 +108,8 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
     """Return the exact delta(epsilon) of mu-GDP (Balle and Wang 2018, Theorem 8)."""
     if mu == 0:
         return max(0.0, -math.expm1(epsilon))
-    first = float(ndtr(mu / 2 - epsilon / mu))
-    log_second = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
+    first = float(special.ndtr(mu / 2 - epsilon / mu))
+    log_second = epsilon + float(special.log_ndtr(-mu / 2 - epsilon / mu))
     return max(0.0, first - math.exp(min(log_second, 0.0))) if first > 0 else 0.0
 
 
@@ -124,7 +124,7 @@ def gaussian_deltas(mu: float) -> Callable[[Array], Array]:
         return lambda epsilon: np.maximum(0.0, -np.expm1(np.minimum(epsilon, 1.0)))
 
     def deltas(epsilon: Array) -> Array:
-        second = np.exp(np.minimum(epsilon + log_ndtr(-mu / 2 - epsilon / mu), 0.0))
-        return np.asarray(np.maximum(0.0, ndtr(mu / 2 - epsilon / mu) - second))
+        second = np.exp(np.minimum(epsilon + special.log_ndtr(-mu / 2 - epsilon / mu), 0.0))
+        return np.asarray(np.maximum(0.0, special.ndtr(mu / 2 - epsilon / mu) - second))
 
     return deltas

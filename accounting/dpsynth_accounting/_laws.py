@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, ndtr, ndtri
 
+from dpsynth_accounting import _special as special
 from dpsynth_accounting._loss import Array, Losses, atoms, on_grid
 
 Pair: TypeAlias = tuple[Losses, Losses]
@@ -32,13 +32,15 @@ def _between(edges: Array) -> Array:
     """Return the standard Gaussian's mass between neighbours, without cancellation in a tail."""
     low, high = edges[:-1], edges[1:]
     mirrored = low > 0
-    return np.asarray(ndtr(np.where(mirrored, -low, high)) - ndtr(np.where(mirrored, -high, low)))
+    return np.asarray(
+        special.ndtr(np.where(mirrored, -low, high)) - special.ndtr(np.where(mirrored, -high, low))
+    )
 
 
 @lru_cache(maxsize=32)
 def gaussian(mu: float, interval: float, tail: float) -> Pair:
     """Losses of N(mu, 1) against N(0, 1)."""
-    z = float(-ndtri(tail))
+    z = float(-special.ndtri(tail))
     cells = _cells(mu * (mu / 2 - z), mu * (mu / 2 + z), interval)
     edges = np.append(cells, cells[-1] + 1) * (interval / mu) + mu / 2
     p, q = _between(edges - mu), _between(edges)
@@ -54,7 +56,7 @@ def subsampled(rate: float, sigma: float, group: int, interval: float, tail: flo
     rate); without them it is N(0, sigma^2) (Zhu, Dong, Wang 2022, Theorem 11, for a group of 1).
     """
     numbers, weights = _binomial(rate, group)
-    z = float(-ndtri(tail))
+    z = float(-special.ndtri(tail))
     ends = np.array([-z * sigma, group + z * sigma])
     bottom, top = _log_ratio(ends, numbers, weights, sigma)
     cells = _cells(float(bottom), float(top), interval)
@@ -89,7 +91,7 @@ def _binomial(rate: float, group: int) -> tuple[Array, Array]:
     j = np.arange(group + 1, dtype=np.float64)
     if rate == 1.0:
         return j[-1:], np.ones(1)
-    logs = gammaln(group + 1) - gammaln(j + 1) - gammaln(group - j + 1)
+    logs = special.gammaln(group + 1) - special.gammaln(j + 1) - special.gammaln(group - j + 1)
     return j, np.exp(logs + j * math.log(rate) + (group - j) * math.log1p(-rate))
 
 
@@ -158,7 +160,7 @@ def discrete_laplace(scale: float, shift: int, interval: float) -> Pair:
 def discrete_gaussian(sigma2: float, shift: int, interval: float, tail: float) -> Pair:
     """Losses of discrete Gaussian noise on an integer that moves by ``shift``."""
     # Its tails are below those of a Gaussian on the lattice, up to its normalisation.
-    reach = math.ceil(math.sqrt(sigma2) * (1 - float(ndtri(tail))) + 2)
+    reach = math.ceil(math.sqrt(sigma2) * (1 - float(special.ndtri(tail))) + 2)
     x = np.arange(-reach, reach + shift + 1, dtype=np.float64)
     logs = -x * x / (2 * sigma2)
     # Summed over all integers: what lies beyond is below rounding.

@@ -20,7 +20,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -146,6 +145,8 @@ def compose(parts: Sequence[tuple[Losses, int]], most: int = 1 << 21) -> Losses:
     Raises:
         OverflowError: The window has more than ``most`` intervals.
     """
+    from scipy.fft import irfft, next_fast_len, rfft  # slow to import
+
     interval = parts[0][0].interval
     lower, upper = _window(parts)
     if upper - lower >= most:

@@ -11,8 +11,8 @@ import math
 from fractions import Fraction
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
 
+from dpsynth_accounting import _special as special
 from dpsynth_accounting._errors import InvalidRequest
 from dpsynth_accounting._loss import Array
 from dpsynth_accounting.events import (
@@ -125,21 +125,21 @@ def _subsampled(rate: float, sigma: float, order: int) -> float:
         return order / (2 * sigma * sigma)
     k = np.arange(order + 1, dtype=np.float64)
     logs = (
-        gammaln(order + 1)
-        - gammaln(k + 1)
-        - gammaln(order - k + 1)
+        special.gammaln(order + 1)
+        - special.gammaln(k + 1)
+        - special.gammaln(order - k + 1)
         + k * math.log(rate)
         + (order - k) * math.log1p(-rate)
         + k * (k - 1) / (2 * sigma * sigma)
     )
-    return max(0.0, float(logsumexp(logs))) / (order - 1)
+    return max(0.0, float(special.logsumexp(logs))) / (order - 1)
 
 
 def _laplace(epsilon: float, order: int) -> float:
     """Return the divergence of Laplace noise (Mironov 2017, Proposition 6)."""
     logs = np.array([(order - 1) * epsilon, -order * epsilon])
     weights = np.array([order, order - 1]) / (2 * order - 1)
-    return float(logsumexp(logs, b=weights)) / (order - 1)
+    return float(special.logsumexp(logs, b=weights)) / (order - 1)
 
 
 def _orders() -> Array:
