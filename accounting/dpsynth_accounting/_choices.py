@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ from dpsynth_accounting._loss import Array
 _WORK = 3e7
 """Evaluations of one value iteration: bounds its time to a second or two."""
 
-MOST_ROUNDS = 900
-"""Choices from which on the iteration is not tried."""
+Kinds: TypeAlias = tuple[tuple[float, int], ...]
+"""(epsilon, count) of each kind of choice."""
 
 _FEWEST, _MOST = 4, 256  # cells in the width of the narrowest choice
 _ALONE = 4096  # the same for a single choice, which needs no iteration
@@ -54,44 +55,66 @@ class Choices:
         return float((self.weights * others(epsilon + self.shifts)).sum())
 
 
-def fineness(rounds: int, accuracy: float) -> int | None:
-    """Return how many cells a choice is wide, or None where the iteration would take too long.
+def fineness(choices: Kinds, accuracy: float) -> int | None:
+    """Return how many cells the narrowest choice is wide, or None where all would take too long.
 
     A chord adds at most h^2 / 4 to the variance of a loss, typically h^2 / 6, of epsilon^2 / 4.
+
+    Args:
+        choices: (epsilon, count) of each kind of choice.
+        accuracy: Relative error allowed in what choices add to the variance.
     """
-    if rounds == 1:
+    narrowest = min(epsilon for epsilon, _ in choices)
+    if sum(count for _, count in choices) == 1:
         return _ALONE
-    wanted = math.ceil(math.sqrt(0.34 / accuracy))
-    possible = math.floor(math.sqrt(_WORK / 2) / rounds)
-    if possible < _FEWEST or rounds > MOST_ROUNDS:
+    states = math.prod(count + 1 for _, count in choices)
+    reach = math.fsum(count * epsilon / narrowest for epsilon, count in choices)
+    moves = math.fsum(
+        states * count / (count + 1) * epsilon / narrowest for epsilon, count in choices
+    )
+    possible = math.sqrt(_WORK / (2 * reach * moves))
+    if possible < _FEWEST:
         return None
-    return max(_FEWEST, min(wanted, possible, _MOST))
+    wanted = math.ceil(math.sqrt(0.34 / accuracy))
+    return max(_FEWEST, min(wanted, math.floor(possible), _MOST))
 
 
 @lru_cache(maxsize=32)
-def worst_choices(choices: tuple[tuple[float, int], ...], cells: int) -> Choices:
-    """Return the worst that choices can do, however their queries adapt.
+def worst_choices(choices: Kinds, cells: int) -> Choices:
+    """Return the worst that choices can do, in whatever order they come.
 
     Args:
-        choices: (epsilon, count) of choices in the order of the plan.
-        cells: Grid cells in the width of the narrowest choice. The others are widened to whole
+        choices: (epsilon, count) of each kind of choice.
+        cells: Grid cells in the width of the narrowest kind. The others are widened to whole
             cells, which only adds to what they can do.
     """
     interval = min(epsilon for epsilon, _ in choices) / cells
-    widths = [
-        width
-        for epsilon, count in choices
-        for width in [math.ceil(epsilon / interval * (1 - 1e-12))] * count
-    ]
-    reach = sum(widths)
+    widths = [math.ceil(epsilon / interval * (1 - 1e-12)) for epsilon, _ in choices]
+    reach = sum(width * count for width, (_, count) in zip(widths, choices, strict=True))
     # Beyond the reach V is known: 0 where no loss can suffice any more, 1 - x where all do.
     pad = max(widths)
     loss = np.arange(-reach - pad, reach + pad + 1, dtype=np.float64) * interval
-    # From the last choice of the plan to the first.
-    value = _first(loss, widths[-1] * interval)
     inside = np.arange(pad, pad + 2 * reach + 1)
-    for width in reversed(widths[:-1]):
-        value[inside] = _round(value, inside, width, interval)
+    # V for each number of choices of each kind still to come; the adversary picks the next kind.
+    layer = {(0,) * len(widths): np.maximum(0.0, -np.expm1(-loss))}
+    for played in range(sum(count for _, count in choices)):
+        following: dict[tuple[int, ...], Array] = {}
+        for state, value in layer.items():
+            for kind, width in enumerate(widths):
+                if state[kind] == choices[kind][1]:
+                    continue
+                found = value.copy()
+                found[inside] = (
+                    _round(value, inside, width, interval)
+                    if played
+                    else _first(loss[inside], width * interval)
+                )
+                more = (*state[:kind], state[kind] + 1, *state[kind + 1 :])
+                if more in following:
+                    found = np.maximum(found, following[more])
+                following[more] = found
+        layer = following
+    (value,) = layer.values()
     # A convex function of x is a mixture of hockey sticks, weighted by its changes of slope.
     x = np.exp(-loss)
     slopes = np.concatenate([[0.0], np.diff(value) / np.diff(x), [-1.0]])

@@ -35,7 +35,7 @@ from dpsynth_accounting._bounds import (
     gaussian_delta,
     gaussian_deltas,
 )
-from dpsynth_accounting._choices import MOST_ROUNDS, Choices, fineness, worst_choices
+from dpsynth_accounting._choices import Choices, Kinds, fineness, worst_choices
 from dpsynth_accounting._errors import InvalidRequest
 from dpsynth_accounting.budget import Number, exact
 from dpsynth_accounting.events import (
@@ -48,8 +48,6 @@ from dpsynth_accounting.events import (
     GaussianBlock,
     Laplace,
     Parallel,
-    Repeat,
-    Sequence,
     SubsampledGaussian,
     flatten,
 )
@@ -72,10 +70,6 @@ _PROFILE_POINTS = 2000  # points at which the curve of parallel parts is taken
 
 Leaves: TypeAlias = Iterable[tuple[Event, int]]
 """Leaves of an event, each with how often it occurs."""
-
-
-Order: TypeAlias = tuple[tuple[float, int], ...]
-"""Choices in the order of a plan: runs of (epsilon, count)."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +182,13 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     base_delta = sum((leaf.delta * count for leaf, count in declared), Fraction(0))
     base = sum((leaf.epsilon * count for leaf, count in declared), Fraction(0))
     bounds: list[tuple[Fraction, Bound | None]] = [
-        (base, bound) for bound in _bounds(event, proper, accuracy)
+        (base, bound) for bound in _bounds(proper, accuracy)
     ]
     if not proper:
         bounds.append((base, None))
     pure = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
     if sum(count for _, count in pure) > (0 if proper else 1):
-        bounds.extend((Fraction(0), bound) for bound in _bounds(event, [*proper, *pure], accuracy))
+        bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *pure], accuracy))
     return Curve(tuple(bounds), base_delta)
 
 
@@ -210,38 +204,8 @@ def _per_step(event: Event, count: int) -> tuple[Event, int]:
     return event, count
 
 
-def _order_of_choices(event: Event) -> Order:
-    """Return the choices of a plan in its order, as runs of (epsilon, count).
-
-    The list ends early where there are too many for the worst adversary to be found.
-    """
-    runs: list[tuple[float, int]] = []
-
-    def walk(node: Event) -> None:
-        match node:
-            case Exponential(epsilon):
-                add(float(epsilon), 1)
-            case Repeat(Exponential(epsilon), count):
-                add(float(epsilon), count)
-            case Repeat(inner, count) if any(isinstance(e, Exponential) for e, _ in flatten(inner)):
-                for _ in range(min(count, MOST_ROUNDS + 1)):
-                    walk(inner)
-            case Sequence(events):
-                for each in events:
-                    walk(each)
-
-    def add(epsilon: float, count: int) -> None:
-        if runs and runs[-1][0] == epsilon:
-            count += runs.pop()[1]
-        if len(runs) <= MOST_ROUNDS:
-            runs.append((epsilon, count))
-
-    walk(event)
-    return tuple(runs)
-
-
-def _bounds(event: Event, parts: Many[tuple[Event, int]], accuracy: float) -> list[Bound]:
-    """Return all bounds on the given leaves of an event; none if there are no leaves."""
+def _bounds(parts: Many[tuple[Event, int]], accuracy: float) -> list[Bound]:
+    """Return all bounds on leaves taken together; none if there are no leaves."""
     if not parts:
         return []
     costs = [rho(leaf) for leaf, _ in parts]
@@ -254,17 +218,17 @@ def _bounds(event: Event, parts: Many[tuple[Event, int]], accuracy: float) -> li
         if total > _HOPELESS:
             return [ConcentratedBound(math.inf)]
         bounds.append(ConcentratedBound(float(total)))
-    order = _order_of_choices(event)
+    chosen = tuple((float(leaf.epsilon), n) for leaf, n in parts if isinstance(leaf, Exponential))
     others = [(leaf, n) for leaf, n in parts if not isinstance(leaf, Exponential)]
     smooth = _smoothed(others)
-    if smooth is not None and not order:
+    if smooth is not None and not chosen:
         bounds.append(smooth)
     elif smooth is not None:
-        choices = _worst_of(order, smooth.mu**2, accuracy)
+        choices = _worst_of(chosen, smooth.mu**2, accuracy)
         if choices is not None:
             curve_of_rest = gaussian_deltas(smooth.mu)
             bounds.append(MixedBound((curve_of_rest,), choices, smooth.slack, _loss.SLACK))
-    composed = _composed(others, order, accuracy)
+    composed = _composed(others, chosen, accuracy)
     if composed is not None:
         bounds.append(composed)
     return bounds or [ConcentratedBound(math.inf)]
@@ -296,23 +260,20 @@ def _smoothed(parts: Leaves) -> GaussianBound | None:
     return GaussianBound(math.sqrt(mu2), slack)
 
 
-def _worst_of(order: Order, rest: float, accuracy: float) -> Choices | None:
+def _worst_of(chosen: Kinds, rest: float, accuracy: float) -> Choices | None:
     """Return what choices do, on a grid as fine as their part of the whole asks for.
 
     Args:
-        order: The choices.
+        chosen: The choices.
         rest: Variance of the loss of everything else.
         accuracy: Relative error allowed in the whole.
     """
-    theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in order)
-    cells = fineness(sum(n for _, n in order), 2 * accuracy * (1 + rest / theirs))
-    widths = [epsilon for epsilon, _ in order]
-    if cells is None or max(widths) > 100 * min(widths):
-        return None
-    return worst_choices(order, cells)
+    theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in chosen)
+    cells = fineness(chosen, 2 * accuracy * (1 + rest / theirs))
+    return None if cells is None else worst_choices(chosen, cells)
 
 
-def _composed(others: Many[tuple[Event, int]], order: Order, accuracy: float) -> MixedBound | None:
+def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -> MixedBound | None:
     """Return the bound by privacy-loss distributions, or None where it cannot win or be built.
 
     Small lattices and all that is not Gaussian have distributions; the rest is smoothed.
@@ -328,8 +289,8 @@ def _composed(others: Many[tuple[Event, int]], order: Order, accuracy: float) ->
     spread = math.sqrt(variance)
     # The first bounds the variance that rounding adds, the second the error of a single atom.
     interval = min(math.sqrt(8 * accuracy * variance / (sum(counts) + 1)), 2 * accuracy * spread)
-    choices = _worst_of(order, variance, accuracy) if order else None
-    if order and choices is None:
+    choices = _worst_of(chosen, variance, accuracy) if chosen else None
+    if chosen and choices is None:
         return None
     most = _SEARCH_CELLS if accuracy > ACCURACY else _CELLS
     for _ in range(12):

@@ -128,15 +128,19 @@ class Filter:
         """
         if self.name == "additive":
             return Charge(epsilon, delta)
-        at = float(delta * _CONVERSION)
-        cost = _greatest_below(lambda x: self._epsilon_of(x, at), float(epsilon))
+        cost = self._greatest_cost(epsilon, delta)
         if cost <= 0:
             raise InvalidRequest(
                 f"Epsilon {show(epsilon)} at delta {show(delta)} was asked for under {self.name}.",
                 "The conversion from that order alone exceeds it.",
                 "Use a greater order (about ln(1 / delta) / epsilon + 1), or another filter.",
             )
-        return Charge(Fraction(cost), delta * (1 - _CONVERSION))
+        return Charge(cost, delta * (1 - _CONVERSION))
+
+    def _greatest_cost(self, epsilon: Fraction, delta: Fraction) -> Fraction:
+        """Return the greatest cost found that is good for (epsilon, delta), or 0."""
+        at = float(delta * _CONVERSION)
+        return Fraction(_greatest_below(lambda x: self._epsilon_of(x, at), float(epsilon)))
 
     def charge(self, event: Event, epsilon: Fraction, delta: Fraction, budget: Budget) -> Charge:
         """Return what granting a plan takes, after pricing it afresh.
@@ -231,8 +235,12 @@ class Filter:
             return max(left.cost, Fraction(0))
         if left.cost <= 0 or delta <= 0:
             return Fraction(0)
-        found = self._epsilon_of(float(left.cost), float(delta * _CONVERSION))
-        return Fraction(math.floor(max(found, 0.0) * (1 - 1e-9) * 2**40), 2**40)
+        found = max(self._epsilon_of(float(left.cost), float(delta * _CONVERSION)), 0.0)
+        # The search behind an allowance ends a hair below: what fits by it exactly is offered.
+        whole = Fraction(str(round(found, 9)))
+        if self._greatest_cost(whole, delta) <= left.cost:
+            return whole
+        return Fraction(math.floor(found * (1 - 1e-9) * 2**40), 2**40)
 
     def _epsilon_of(self, cost: float, delta: float) -> float:
         """Return the epsilon at ``delta`` that a cost in this measure is good for."""

@@ -1,0 +1,180 @@
+"""Filters: whole budgets are usable, costs are what the theorems say, nothing is granted beyond."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from dpsynth_accounting import (
+    ADDITIVE,
+    ApproxDP,
+    Budget,
+    BudgetExceeded,
+    Charge,
+    Concentrated,
+    DiscreteGaussian,
+    DiscreteLaplace,
+    Division,
+    Event,
+    Exponential,
+    Filter,
+    Gaussian,
+    GaussianBlock,
+    InvalidRequest,
+    Laplace,
+    Parallel,
+    Repeat,
+    Sequence,
+    SubsampledGaussian,
+    calibrate,
+    curve,
+    rational_up,
+)
+
+BUDGET = Budget(2, 1e-6)
+NAMES = ["additive", "gdp", "zcdp", "rdp-24"]
+
+
+def noisy(precision: float) -> Event:
+    """Return twenty Gaussian answers of a total squared precision."""
+    return Repeat(DiscreteGaussian(rational_up(20 / precision)), 20)
+
+
+@pytest.mark.parametrize("name", ["", "pld", "rdp", "rdp-1", "rdp-02", "rdp-2.5", "GDP", "rdp--4"])
+def test_a_filter_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="There are additive"):
+        Filter(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", [BUDGET, Budget("0.7654321", "1e-9"), Budget(10, 1e-5)])
+def test_a_fresh_account_offers_its_whole_budget_and_a_plan_can_take_it(
+    name: str, budget: Budget
+) -> None:
+    by = Filter(name)
+    capacity = by.capacity(budget)
+    assert by.epsilon(capacity, budget.delta) == budget.epsilon
+    event = calibrate(noisy, budget.epsilon, budget.delta, filter=by, budget=budget)
+    charge = by.charge(event, budget.epsilon, budget.delta, budget)
+    assert charge.fits(capacity)
+    if by == ADDITIVE:
+        assert curve(event).epsilon(budget.delta) > 0.999 * float(budget.epsilon)
+    else:
+        assert charge.cost > Fraction(999, 1000) * capacity.cost
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_what_the_filter_grants_is_within_the_budget_by_the_exact_price(name: str) -> None:
+    """All the capacity as one plan: its own curve is below the budget the filter converts to."""
+    by = Filter(name)
+    event = calibrate(noisy, 2, 1e-6, filter=by, budget=BUDGET)
+    assert curve(event).epsilon(1e-6) <= 2
+
+
+def test_twenty_gaussian_plans_fit_where_each_takes_a_twentieth() -> None:
+    by = Filter("gdp")
+    capacity = by.capacity(BUDGET)
+    sigma = Fraction(math.isqrt(math.ceil(20 / capacity.cost * 10**12)) + 1, 10**6)
+    one = by.cost(Gaussian(sigma), BUDGET)
+    assert Charge(one.cost * 20, one.delta * 20).fits(capacity)
+    assert not Charge(one.cost * 21, one.delta * 21).fits(capacity)
+    assert curve(Repeat(Gaussian(sigma), 20)).epsilon(0.75e-6) == pytest.approx(2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("gdp", SubsampledGaussian(Fraction(1, 100), Fraction(1), 10)),
+        ("zcdp", SubsampledGaussian(Fraction(1, 100), Fraction(1), 10)),
+        ("gdp", Concentrated(Fraction(1, 100))),
+        ("gdp", DiscreteGaussian(Fraction(2))),
+        ("gdp", Parallel((Gaussian(Fraction(9)), Concentrated(Fraction(1, 100))))),
+    ],
+)
+def test_an_event_without_a_finite_cost_is_refused_by_name(name: str, event: Event) -> None:
+    with pytest.raises(InvalidRequest, match="no finite cost") as refused:
+        Filter(name).cost(event, BUDGET)
+    assert not refused.value.touched
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_claim_below_the_price_is_refused(name: str) -> None:
+    event = Gaussian(Fraction(3))
+    price = curve(event).epsilon(1e-6)
+    with pytest.raises(InvalidRequest, match="It costs epsilon"):
+        Filter(name).charge(event, Fraction(price) * Fraction(9, 10), Fraction(1, 10**6), BUDGET)
+
+
+# -- domination by a Gaussian: against trade-off curves computed here ------------------------------
+
+
+def mu_of(event: Event) -> float:
+    return math.sqrt(Filter("gdp").cost(event, BUDGET).cost)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 0.01, 0.3, 1.0, 4.0, 12.0])
+def test_a_gaussian_dominates_a_choice_at_every_offset(epsilon: float) -> None:
+    """And one with a thousandth less mu does not, so the bound is tight."""
+    mu = mu_of(Exponential(Fraction(str(epsilon))))
+    y = np.exp(np.linspace(0, epsilon, 2001)[1:-1])
+    alpha = (math.exp(epsilon) / y - 1) / math.expm1(epsilon)
+    beta = (y - 1) / math.expm1(epsilon)
+    needed = -norm.ppf(alpha) - norm.ppf(beta)
+    assert needed.max() <= mu * (1 + 1e-9)
+    assert needed.max() > mu * 0.999
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 0.01, 0.3, 1.0, 4.0, 12.0])
+@pytest.mark.parametrize("kind", [Laplace, DiscreteLaplace, ApproxDP])
+def test_a_gaussian_dominates_pure_privacy(epsilon: float, kind: type[Event]) -> None:
+    exact = Fraction(str(epsilon))
+    event = ApproxDP(exact, Fraction(0)) if kind is ApproxDP else kind(1 / exact)  # type: ignore[call-arg]
+    corner = 1 / (1 + math.exp(epsilon))
+    assert norm.cdf(norm.ppf(1 - corner) - mu_of(event)) <= corner
+    assert norm.cdf(norm.ppf(1 - corner) - 0.999 * mu_of(event)) > corner
+
+
+# -- division inside a block -----------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(20, 4000), st.integers(1, 9), st.integers(1, 4)), max_size=60)
+)
+def test_a_division_never_gives_more_than_the_block_was_priced_for(
+    asked: list[tuple[int, int, int]],
+) -> None:
+    block = GaussianBlock(Fraction(1, 10), Fraction(50), 40)
+    division = Division(block)
+    given_: list[Event] = []
+    for sigma2, l2, shifts in asked:
+        answer = DiscreteGaussian(Fraction(sigma2), max(l2, shifts), shifts)
+        try:
+            division.take(answer)
+        except (BudgetExceeded, InvalidRequest):
+            continue
+        given_.append(answer)
+    precision = sum((Fraction(a.l2_squared) / a.sigma2 for a in given_), Fraction(0))  # type: ignore[union-attr]
+    assert precision <= block.precision
+    assert block.precision - precision == division.left
+    if given_:
+        assert curve(Sequence(tuple(given_))).epsilon(1e-6) <= curve(block).epsilon(1e-6)
+
+
+def test_a_division_refuses_without_taking() -> None:
+    division = Division(GaussianBlock(Fraction(1, 100), Fraction(100), 1))
+    with pytest.raises(InvalidRequest, match="was priced for"):
+        division.take(DiscreteGaussian(Fraction(99)))
+    with pytest.raises(BudgetExceeded, match="precision"):
+        division.take(DiscreteGaussian(Fraction(199), 2, 1))
+    assert division.left == Fraction(1, 100)
+    division.take(DiscreteGaussian(Fraction(200), 1, 1))
+    with pytest.raises(BudgetExceeded, match="0 shift"):
+        division.take(DiscreteGaussian(Fraction(200), 1, 1))
+    assert division.left == Fraction(1, 200)
