@@ -184,12 +184,24 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     bounds: list[tuple[Fraction, Bound | None]] = [
         (base, bound) for bound in _bounds(proper, accuracy)
     ]
-    if not proper:
-        bounds.append((base, None))
+    if all(isinstance(leaf, Laplace | DiscreteLaplace | Exponential) for leaf, _ in proper):
+        # Pure epsilons add up; nothing at all costs nothing.
+        bounds.append((base + sum((_pure(leaf) * n for leaf, n in proper), Fraction(0)), None))
     pure = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
     if sum(count for _, count in pure) > (0 if proper else 1):
         bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *pure], accuracy))
     return Curve(tuple(bounds), base_delta)
+
+
+def _pure(event: Event) -> Fraction:
+    """Return the epsilon of a leaf that is epsilon-differentially private with no delta."""
+    match event:
+        case Laplace(scale, sensitivity) | DiscreteLaplace(scale, sensitivity):
+            return Fraction(sensitivity / scale)
+        case Exponential(epsilon):
+            return Fraction(epsilon)
+        case _:
+            raise TypeError("only leaves with a pure epsilon have one")
 
 
 def _per_step(event: Event, count: int) -> tuple[Event, int]:
