@@ -94,6 +94,8 @@ class Curve:
 
     @staticmethod
     def _epsilon(base: Fraction, bound: Bound | None, delta: float) -> float:
+        if base > 10**300:
+            return math.inf
         if bound is None:
             return float(base)
         return float(base) + bound.epsilon(delta) if delta > 0 else math.inf
