@@ -28,6 +28,48 @@ _FACTS: dict[str, Any] = {
             {"false_positive_rate": 0.01, "true_positive_rate_at_most": 0.0321},
         ],
         "trust_model": "central",
+        "terms": "NIST SP 800-226",
+        "membership_advantage_at_most": 0.1357,
+        "prior_knowledge": [
+            {
+                "prior": 0.1,
+                "posterior": [
+                    {"at_most": 0.2468, "except_with_probability": 0.001},
+                    {"at_most": 0.3579, "except_with_probability": 2e-06},
+                ],
+                "accused_who_took_part": [
+                    {"false_positive_rate": 0.001, "share_at_most": 0.2622},
+                    {"false_positive_rate": 0.01, "share_at_most": 0.2629},
+                ],
+            }
+        ],
+        "declared_public": [
+            {
+                "name": name,
+                "fact": "integer, bounds declared",
+                "source": "code book",
+                "attested_by": "A. Steward",
+            }
+            for name in ("age", "weight")
+        ],
+        "so_far": {
+            "account": "clinic-2026",
+            "releases": 4,
+            "charges": 7,
+            "enforced": {"epsilon": 2.0625, "delta": 1.7e-06},
+            "budget": {"epsilon": 3.5, "delta": 4e-06},
+            "declared": [
+                {
+                    "epsilon": 0.4375,
+                    "delta": 3e-07,
+                    "source": "the 2019 survey",
+                    "by": "B. Clerk",
+                    "enforced": False,
+                }
+            ],
+            "attacker": [{"false_positive_rate": 0.01, "true_positive_rate_at_most": 0.1119}],
+        },
+        "oversight": {"Prepared by": "ada", "Approved by": "grace", "Expiry": "2027-01-31"},
         "sentences": ["The release is (1.25, 1e-06)-differentially private.", "At most 3.21%."],
         "not_covered": ["Side channels of the machine.", "Other accounts."],
     },

@@ -41,6 +41,9 @@ def test_faults_can_be_found() -> None:
 
 NUMBERS = [
     *("1.25", "1e-06", "0.1 %", "1 %", "0.32 %", "3.21 %"),  # the promise
+    *("13.57 %", "24.68 %", "35.79 %", "26.22 %", "26.29 %"),  # with prior knowledge
+    *("0.4375", "3e-07", "the 2019 survey", "B. Clerk", "11.19 %"),  # so far, declared too
+    *("ada", "grace", "2027-01-31"),  # who answers for it
     *("2.0625", "3.5", "1.7e-06", "4e-06", "0.8125", "1.4375"),  # spent; elsewhere; left
     *("33.1", "17", "20.5", "13", "0.0525", "8.15", "214.6", "91", "20 %"),  # steps
     *("111", "43", "30,123", "48,838"),  # columns and rows
