@@ -27,7 +27,6 @@ from dpsynth.schema import (
     type_name,
 )
 from dpsynth.vault import Person, load_table, needed_columns, require_form
-from dpsynth_accounting import Ledger
 
 
 @dataclass(frozen=True)
@@ -111,10 +110,9 @@ def check_table(recipe: Recipe, table: str | os.PathLike[str]) -> CheckReport:
     Charges: nothing, since its figures may not leave the custodian.
     """
     require_form(table, recipe.schema, recipe.unit)
-    if recipe.ledger.exists():
-        ledger = Ledger(recipe.ledger)
-        if recipe.account in ledger.accounts():
-            ledger.existing(recipe.account).record("inspect", {"purpose": "check of a table"})
+    account = recipe.existing_account()
+    if account is not None:
+        account.record("inspect", {"purpose": "check of a table"})
     frame = load_table(table, needed_columns(recipe.schema, recipe.unit))
     without_id = over = 0
     if isinstance(recipe.unit, Person):

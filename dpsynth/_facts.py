@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +17,19 @@ from dpsynth.attacks import Verdict
 from dpsynth.evaluation import mean_tvd, pair_cliques, tvd_per_l1
 from dpsynth.synthesizer import Model
 from dpsynth.vault import Audited, Vault
-from dpsynth_accounting import ApproxDP, Statement, event_from_json, statement
+from dpsynth_accounting import (
+    Account,
+    ApproxDP,
+    PublicFact,
+    Statement,
+    event_from_json,
+    odometer,
+    replay,
+    statement,
+)
+
+DISCOVERED = "discovered (paid)"
+"""What a column's facts say if nobody declared them."""
 
 
 def facts_of(
@@ -25,16 +39,11 @@ def facts_of(
     audited: Audited,
     verdict: Verdict,
     target: str | None,
-    reservations: tuple[str, ...] | None,
+    paid: Sequence[Mapping[str, Any]],
+    promise: Statement,
 ) -> dict[str, Any]:
     """Return everything public about a release, as JSON data."""
     account = vault.account
-    paid = [
-        payload
-        for entry in account.ledger.entries(account.name)
-        if (payload := entry["payload"])["kind"] == "reserve"
-        and (reservations is None or payload["reservation"] in reservations)
-    ]
     left_epsilon, left_delta = account.remaining()
     budget = account.budget
     return {
@@ -45,7 +54,7 @@ def facts_of(
         "unit": paid[-1]["plan"]["unit"],
         "method": _method(paid),
         "reservations": [each["reservation"] for each in paid],
-        "statement": _promise(paid).to_json(),
+        "statement": promise.to_json(),
         "account_spent": {
             "epsilon": float(budget.epsilon - left_epsilon),
             "delta": float(budget.delta - left_delta),
@@ -61,22 +70,77 @@ def facts_of(
     }
 
 
-def _method(paid: list[dict[str, Any]]) -> str:
+def charges_of(account: Account, reservations: Collection[str] | None) -> list[dict[str, Any]]:
+    """Return the ledger's entries of some charges, or of all that the account ever made."""
+    return [
+        payload
+        for entry in account.ledger.entries(account.name)
+        if (payload := entry["payload"])["kind"] == "reserve"
+        and (reservations is None or payload["reservation"] in reservations)
+    ]
+
+
+def _method(paid: Sequence[Mapping[str, Any]]) -> str:
     """Return the mechanisms that the charges were for; the audit is none."""
     labels = [each["plan"]["label"] for each in paid]
     names = [label.split(" ", 1)[1] for label in labels if label.startswith(("fit ", "run "))]
     return ", ".join(dict.fromkeys(names)) or labels[-1]
 
 
-def _promise(paid: list[dict[str, Any]]) -> Statement:
-    """Return the statement about charges: one is priced as itself, several as their sum."""
-    charges = [each["plan"]["charge"] for each in paid]
+def promise_of(
+    extract: Mapping[str, Any],
+    reservations: Collection[str],
+    columns: Iterable[Mapping[str, Any]],
+    *,
+    releasing: bool = False,
+) -> Statement:
+    """Return the statement about a release, from the plans that its ledger charged.
+
+    One charge is priced as itself, several as their sum.
+
+    Args:
+        extract: The account's extract.
+        reservations: The charges that the release came from.
+        columns: The public facts of the columns.
+        releasing: Whether the release is still to be recorded in the extract.
+    """
+    state, meter = replay(extract["entries"], extract["account"]), odometer(extract)
+    plans = [plan for identity, plan in state.plans.items() if identity in reservations]
+    charges = [plan["charge"] for plan in plans]
     epsilon = sum((Fraction(charge["epsilon"]) for charge in charges), Fraction(0))
     delta = sum((Fraction(charge["delta"]) for charge in charges), Fraction(0))
-    event = (
-        event_from_json(paid[0]["plan"]["event"]) if len(paid) == 1 else ApproxDP(epsilon, delta)
+    event = event_from_json(plans[0]["event"]) if len(plans) == 1 else ApproxDP(epsilon, delta)
+    return statement(
+        event,
+        epsilon,
+        delta,
+        plans[-1]["unit"],
+        spent=meter.so_far(releasing=releasing),
+        public=[_declared(each) for each in columns if each.get("declared") != DISCOVERED],
+        policy=meter.policy,
     )
-    return statement(event, epsilon, delta, paid[-1]["plan"]["unit"])
+
+
+def page(statement: Statement, verdict: str) -> str:
+    """Return a statement as plain text, with what the attacks on the release came to."""
+    return f"{statement.text()}\nAttacks\n{wrapped([verdict])}"
+
+
+def wrapped(sentences: Iterable[str]) -> str:
+    """Return sentences as a list in plain text."""
+    return "".join(
+        textwrap.fill(each, 96, initial_indent="  - ", subsequent_indent="    ") + "\n"
+        for each in sentences
+    )
+
+
+def _declared(column: Mapping[str, Any]) -> PublicFact:
+    return PublicFact(
+        str(column["name"]),
+        f"{column['type']}, {column['declared']}",
+        column.get("source"),
+        column.get("attested_by"),
+    )
 
 
 def _fidelity(model: Model, audited: Audited) -> dict[str, Any]:

@@ -12,22 +12,22 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpsynth_accounting import (
     Account,
     DpsynthError,
-    InvalidRequest,
+    Policy,
+    Replay,
+    _signing,
     canonical,
     show,
     verify_extract,
 )
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FORMAT_VERSION = 1
 MANIFEST, EXTRACT, HEAD, FACTS = "manifest.json", "ledger.json", "head.json", "report.json"
@@ -132,6 +132,9 @@ def seal(
 ) -> None:
     """Close a folder of finished files: manifest, ledger entry, extract, head.
 
+    The manifest quotes the ledger's head as it was just before: whoever keeps the manifest can
+    tell a ledger that was cut, rewritten or copied since (`dpsynth ledger verify --manifest`).
+
     Args:
         folder: Holds the release's files, none of which changes hereafter.
         account: The account that paid; a `release` entry is appended to it.
@@ -139,21 +142,44 @@ def seal(
         signing_key: PEM file of an Ed25519 private key without a passphrase.
     """
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    write_json(folder / MANIFEST, {"format_version": FORMAT_VERSION, **facts, "files": files})
+    manifest = {**facts, "ledger": account.head(), "files": files}
+    write_json(folder / MANIFEST, {"format_version": FORMAT_VERSION, **manifest})
     digest = sha256(folder / MANIFEST)
-    last = account.extract()["entries"][-1]["payload"]
-    if last.get("kind") != "release" or last.get("manifest") != digest:
-        account.record("release", {"manifest": digest})
+    paid = list(facts["reservations"])
+    account.record("release", {"manifest": digest, "reservations": paid})
+    _write_head(folder, account, digest, signing_key)
+
+
+def refresh(folder: Path, account: Account, signing_key: Path | None = None) -> None:
+    """Write a release's extract and head again, with what was entered since: its approval.
+
+    Args:
+        folder: A release folder; manifest and files stay as they are.
+        account: The account that paid.
+        signing_key: PEM file of the key that signs the head; needed if the old head is signed.
+    """
+    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=f".{folder.name}.") as new:
+        _write_head(Path(new), account, sha256(folder / MANIFEST), signing_key)
+        for name in (EXTRACT, HEAD):
+            _sync(Path(new) / name)
+            (Path(new) / name).replace(folder / name)
+    _sync(folder)
+
+
+def _write_head(folder: Path, account: Account, digest: str, signing_key: Path | None) -> None:
+    """Write an account's extract and, apart from it, its head with the manifest's hash."""
     extract = account.extract()
     write_json(folder / EXTRACT, extract)
+    last = extract["entries"][-1]
     head: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "account": account.name,
+        "seq": last["payload"]["seq"],
         "head": extract["head"],
         "manifest": digest,
     }
     if signing_key is not None:
-        head |= _signature(_private_key(signing_key), head)
+        head |= _signing.signature(signing_key, head)
     write_json(folder / HEAD, head)
 
 
@@ -225,8 +251,9 @@ def _check_parts(
     digest = sha256(folder / MANIFEST)
     state = verify_extract(extract)
     faults.extend(f"ledger: {fault}" for fault in state.faults)
-    if not state.releases or state.releases[-1].get("manifest") != digest:
+    if all(release.get("manifest") != digest for release in state.releases):
         faults.append("the ledger does not record this manifest")
+    faults.extend(_quote_faults(manifest, extract))
     if (head["head"], head["manifest"], head["account"]) != (
         state.head,
         digest,
@@ -236,15 +263,45 @@ def _check_parts(
     for identity in manifest["reservations"]:
         if identity not in state.charges:
             faults.append(f"reservation {identity} was never charged")
-    if state.budget is None:
+    if state.policy is None:
         faults.append("the ledger was never opened with a budget")
         return ""
+    return _summary(extract["account"], state, state.policy, digest)
+
+
+def _quote_faults(manifest: Mapping[str, Any], extract: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a fault if the head that the manifest quotes is not in the extract."""
+    if "ledger" not in manifest:  # the first releases quoted none
+        return
+    head, entries = manifest["ledger"], extract["entries"]
+    seq = int(head["seq"])
+    there = 0 <= seq < len(entries) and entries[seq]["hash"] == head["head"]
+    if not there or head["account"] != extract["account"]:
+        yield "the ledger's head that the manifest quotes is not in the ledger's extract"
+
+
+def _summary(account: str, state: Replay, policy: Policy, digest: str) -> str:
+    """Return what an extract adds up to, and whether the release was approved."""
+    capacity = policy.filter.capacity(policy.budget)
+    measure = "epsilon" if policy.filter.name == "additive" else policy.filter.measure
+    declared = f", {len(state.declared)} declared spend(s)" if state.declared else ""
     return (
-        f"account {extract['account']!r}: epsilon {show(state.spent_epsilon)} of "
-        f"{show(state.budget.epsilon)} and delta {show(state.spent_delta)} of "
-        f"{show(state.budget.delta)} spent in {len(state.charges)} charge(s), "
-        f"{len(state.releases)} release(s), {state.inspections} inspection(s)"
+        f"account {account!r}: {measure} {show(state.spent.cost)} of {show(capacity.cost)} and "
+        f"delta {show(state.spent.delta)} of {show(capacity.delta)} spent in "
+        f"{len(state.charges)} charge(s){declared}, {len(state.releases)} release(s), "
+        f"{state.inspections} inspection(s){_approval(state, policy, digest)}"
     )
+
+
+def _approval(state: Replay, policy: Policy, digest: str) -> str:
+    """Return how a release stands with the policy's approvers; nothing if it names none."""
+    if not policy.approvers:
+        return ""
+    found = state.approvals.get(digest, [])
+    by = ", ".join(f"{name} ({'signed' if signed else 'not signed'})" for name, signed in found)
+    if state.approved(digest):
+        return f"; approved by {by}"
+    return f"; not approved yet (may approve: {', '.join(policy.approvers)})"
 
 
 def _check_signature(head: Mapping[str, Any], public_key: Path | None, faults: list[str]) -> str:
@@ -252,65 +309,22 @@ def _check_signature(head: Mapping[str, Any], public_key: Path | None, faults: l
         if public_key is not None:
             faults.append("the release is not signed")
         return "not shown"
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    unsigned = {k: v for k, v in head.items() if k not in ("signature", "public_key")}
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(head["public_key"]))
     try:
-        key.verify(bytes.fromhex(head["signature"]), canonical(unsigned))
-    except InvalidSignature:
+        fits = _signing.fits(head)
+    except ImportError:
+        faults.append("the signature cannot be checked: the package cryptography is not installed")
+        return "not shown"
+    if not fits:
         faults.append("the signature does not fit the head")
         return "not shown"
     if public_key is None:
         return "signed"
-    if _public_hex(public_key) != head["public_key"]:
+    if _signing.public_hex(public_key) != head["public_key"]:
         faults.append("the release is signed with another key than the one given")
         return "signed"
     return "authentic"
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise _no_key(path) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise _no_key(path)
-    return key
-
-
 def require_key(path: Path) -> None:
     """Refuse a signing key that cannot be used, before anything is spent."""
-    _private_key(path)
-
-
-def _public_hex(path: Path) -> str:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _no_key(path) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise _no_key(path)
-    return key.public_bytes_raw().hex()
-
-
-def _no_key(path: Path) -> InvalidRequest:
-    return InvalidRequest(
-        f"The key {path} was to be used for a signature.",
-        "It is no Ed25519 key in a PEM file without a passphrase.",
-        "Make one with `openssl genpkey -algorithm ed25519`.",
-    )
-
-
-def _signature(key: Ed25519PrivateKey, head: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "signature": key.sign(canonical(dict(head))).hex(),
-        "public_key": key.public_key().public_bytes_raw().hex(),
-    }
+    _signing.require_key(path)

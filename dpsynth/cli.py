@@ -5,17 +5,21 @@ Exit codes: 0 done or released, 1 error, 2 refused or failed verdict.
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from dpsynth_accounting import BudgetExceeded, DpsynthError, InvalidRequest, Ledger, show
+from dpsynth import _cli_ledger
+from dpsynth._cli_explain import explain
+from dpsynth._console import Json
+from dpsynth._console import err as _err
+from dpsynth._console import out as _out
+from dpsynth._console import print_json as _print
+from dpsynth_accounting import BudgetExceeded, DpsynthError, InvalidRequest, SamePeople
 
 app = typer.Typer(
     name="dpsynth",
@@ -24,16 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 schema_app = typer.Typer(help="Write and check schemas.", no_args_is_help=True)
-ledger_app = typer.Typer(help="Read the account book.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
-app.add_typer(ledger_app, name="ledger")
+app.add_typer(_cli_ledger.app, name="ledger")
+app.command()(explain)
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, release.toml.")]
 TablePath = Annotated[Path, typer.Argument(help="The private table, CSV or Parquet.")]
 
@@ -48,7 +48,7 @@ def _exit_code() -> int:
         code = app(standalone_mode=False)
     except DpsynthError as error:
         _say(f"dpsynth: {error}")
-        return 2 if isinstance(error, BudgetExceeded | InvalidRequest) else 1
+        return 2 if isinstance(error, BudgetExceeded | InvalidRequest | SamePeople) else 1
     except OSError as error:
         _say(f"dpsynth: the file system refused: {error.strerror}.")
         return 1
@@ -77,10 +77,6 @@ def _exit_code() -> int:
 
 def _say(text: str) -> None:
     _err.print(text, markup=False, style="red")
-
-
-def _print(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 @schema_app.command("draft")
@@ -219,87 +215,6 @@ def verify(
         typer.echo("FAILED: " + "; ".join(found.faults))
     if not found.ok:
         raise typer.Exit(2)
-
-
-@ledger_app.command("show")
-def ledger_show(
-    ledger: Annotated[Path, typer.Argument(help="The ledger file.")] = Path("ledger.db"),
-    as_json: Json = False,
-) -> None:
-    """List the accounts: what was spent, on what, and what is left."""
-    book = _existing(ledger)
-    found: list[dict[str, Any]] = []
-    for name in book.accounts():
-        account = book.existing(name)
-        left = account.remaining()
-        charges = [
-            {
-                "time": payload["time"],
-                "label": payload["plan"]["label"],
-                "epsilon": float_of(payload["plan"]["charge"]["epsilon"]),
-                "delta": float_of(payload["plan"]["charge"]["delta"]),
-            }
-            for entry in book.entries(name)
-            if (payload := entry["payload"])["kind"] == "reserve"
-        ]
-        found.append(
-            {
-                "account": name,
-                "epsilon": float(account.budget.epsilon),
-                "delta": float(account.budget.delta),
-                "epsilon_left": float(left[0]),
-                "delta_left": float(left[1]),
-                "charges": charges,
-            }
-        )
-    if as_json:
-        _print(found)
-        return
-    for account_facts in found:
-        _out.print(
-            f"{account_facts['account']}: epsilon {account_facts['epsilon_left']:g} left of "
-            f"{account_facts['epsilon']:g}, delta {account_facts['delta_left']:.3g} left of "
-            f"{account_facts['delta']:g}",
-            markup=False,
-        )
-        for charge in account_facts["charges"]:
-            _out.print(
-                f"  {charge['time']}  {charge['label']}  epsilon {charge['epsilon']:g}, "
-                f"delta {charge['delta']:.3g}",
-                markup=False,
-            )
-
-
-@ledger_app.command("verify")
-def ledger_verify(
-    ledger: Annotated[Path, typer.Argument(help="The ledger file.")] = Path("ledger.db"),
-    as_json: Json = False,
-) -> None:
-    """Check the chains, totals and stored answers of every account: integrity."""
-    book = _existing(ledger)
-    faults = {name: book.verify(name) for name in book.accounts()}
-    if as_json:
-        _print(faults)
-    else:
-        for name, found in faults.items():
-            typer.echo(f"{name}: " + ("; ".join(found) or "ok (integrity)"))
-    if any(faults.values()):
-        raise typer.Exit(2)
-
-
-def float_of(rational: str) -> float:
-    """Return a ledger's rational as a float, for showing."""
-    from fractions import Fraction
-
-    return float(show(Fraction(rational)))
-
-
-def _existing(path: Path) -> Ledger:
-    if not path.exists():
-        raise InvalidRequest(
-            f"The ledger {path} was to be read.", "There is no such file.", "Give its path."
-        )
-    return Ledger(path)
 
 
 @app.command()

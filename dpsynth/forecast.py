@@ -7,7 +7,7 @@ from typing import Any
 
 from dpsynth.recipe import Recipe
 from dpsynth.vault import Audit, Discover, Measure, Person, Select, Step
-from dpsynth_accounting import InvalidRequest, Ledger, statement
+from dpsynth_accounting import InvalidRequest, statement
 
 
 def forecast(recipe: Recipe, rows: int) -> dict[str, Any]:
@@ -50,12 +50,8 @@ def _unit(recipe: Recipe) -> str:
 
 
 def _left(recipe: Recipe) -> float | None:
-    if not recipe.ledger.exists():
-        return None
-    ledger = Ledger(recipe.ledger)
-    if recipe.account not in ledger.accounts():
-        return None
-    return float(ledger.existing(recipe.account).remaining()[0])
+    account = recipe.existing_account()
+    return None if account is None else float(account.remaining()[0])
 
 
 def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[str, str]:

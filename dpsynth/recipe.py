@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -27,8 +28,13 @@ from dpsynth.vault import (
     scaled,
 )
 from dpsynth_accounting import (
+    ADDITIVE,
+    Account,
     Budget,
+    Filter,
     InvalidRequest,
+    Ledger,
+    Policy,
     checked_delta,
     checked_epsilon,
     require_delta_below,
@@ -39,10 +45,26 @@ _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 class _Account(BaseModel):
     model_config = _STRICT
-    ledger: str = Field(description="The ledger file; relative paths start at the recipe's folder.")
+    ledger: str = Field(
+        description="The ledger file, from the recipe's folder on; or a PostgreSQL URL."
+    )
+    secret: str | None = Field(
+        None, description="The file of the ledger's secret, if it is not beside the ledger file."
+    )
     name: str = Field(min_length=1, description="The population, not the file.")
     epsilon: float = Field(description="What may ever be spent on this population.")
     delta: float = Field(description="What may ever be spent on this population.")
+    filter: str | None = Field(None, description="How charges add up; by default additive.")
+    per_release: float | None = Field(None, description="Greatest epsilon of one release.")
+    expires: date | None = Field(None, description="The last day on which anything may be spent.")
+    preparers: list[str] | None = Field(None, description="Who may prepare a release.")
+    approvers: list[str] | dict[str, str] | None = Field(
+        None, description="Who may approve one; a table gives each a public key, or ''."
+    )
+
+
+_RULES = frozenset({"filter", "per_release", "expires", "preparers", "approvers"})
+"""The keys of an account that make a policy of its budget."""
 
 
 class _Unit(BaseModel):
@@ -72,6 +94,7 @@ class _Release(BaseModel):
     rows: int | None = Field(None, ge=0, description="Rows to draw; by default the noisy number.")
     target: str | None = Field(None, description="A column that a downstream model would predict.")
     declared_units: int | None = Field(None, ge=1, description="Public number of units, if any.")
+    prepared_by: str | None = Field(None, description="Who prepares it, as the ledger names them.")
 
 
 class _File(BaseModel):
@@ -102,9 +125,10 @@ class Recipe:
 
     path: Path
     schema: Schema
-    ledger: Path
+    ledger: Path | str
+    secret: Path | None
     account: str
-    budget: Budget
+    policy: Budget | Policy
     unit: Unit
     synthesizer: Synthesizer
     epsilon: Fraction
@@ -114,10 +138,15 @@ class Recipe:
     rows: int | None
     target: str | None
     declared_units: int | None
+    prepared_by: str | None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a recipe and the schema it names.
+
+        A recipe that says nothing of its account but the budget asks for the account by its
+        budget alone; one that gives any other rule of a policy has to give all that are not the
+        default, since an account is opened with one policy for ever.
 
         Raises:
             RecipeError: The file is missing, is no TOML, or has faults; all are reported at once.
@@ -125,7 +154,8 @@ class Recipe:
         """
         path = Path(path)
         file = _parse(path)
-        budget = Budget(file.account.epsilon, file.account.delta)
+        policy = _policy(file.account)
+        budget = policy if isinstance(policy, Budget) else policy.budget
         epsilon = checked_epsilon(file.release.epsilon)
         at = file.release.delta
         delta = budget.delta_share(epsilon) if at is None else checked_delta(at)
@@ -136,9 +166,10 @@ class Recipe:
         recipe = cls(
             path=path,
             schema=schema,
-            ledger=path.parent / file.account.ledger,
+            ledger=_place(path, file.account.ledger),
+            secret=path.parent / file.account.secret if file.account.secret else None,
             account=file.account.name,
-            budget=budget,
+            policy=policy,
             unit=_unit(path, file.unit),
             synthesizer=named(str(method.pop("name", "mst")), method),
             epsilon=epsilon,
@@ -152,10 +183,32 @@ class Recipe:
             rows=file.release.rows,
             target=file.release.target,
             declared_units=file.release.declared_units,
+            prepared_by=file.release.prepared_by,
         )
         if recipe.target is not None and recipe.target not in schema.modelled:
             raise RecipeError(path, [f"release.target: {recipe.target!r} is no modelled column"])
         return recipe
+
+    @property
+    def budget(self) -> Budget:
+        """What may ever be spent on the account."""
+        return self.policy if isinstance(self.policy, Budget) else self.policy.budget
+
+    def open_account(self) -> Account:
+        """Return the recipe's account, opened with its policy at its first use.
+
+        Raises:
+            InvalidRequest: The account was opened with another budget or policy.
+            LedgerError: The ledger cannot be used.
+        """
+        return Ledger(self.ledger, secret=self.secret).account(self.account, self.policy)
+
+    def existing_account(self) -> Account | None:
+        """Return the recipe's account, or None if it was never opened; no ledger is made."""
+        if isinstance(self.ledger, Path) and not self.ledger.exists():
+            return None
+        ledger = Ledger(self.ledger, secret=self.secret)
+        return ledger.existing(self.account) if self.account in ledger.accounts() else None
 
     @property
     def label(self) -> str:
@@ -173,7 +226,39 @@ class Recipe:
 
     def plan(self) -> Plan:
         """Return the run's plan, calibrated to its budget; no data are read."""
-        return make_plan(self.steps(), self.unit, self.epsilon, self.delta)
+        held = self.existing_account()
+        rule = ADDITIVE if isinstance(self.policy, Budget) else self.policy.filter
+        return make_plan(
+            self.steps(),
+            self.unit,
+            self.epsilon,
+            self.delta,
+            filter=rule if held is None else held.policy.filter,
+            budget=self.budget,
+        )
+
+
+def _place(path: Path, ledger: str) -> Path | str:
+    """Return the URL of a database, or the path of a file from the recipe's folder on."""
+    return ledger if "://" in ledger else path.parent / ledger
+
+
+def _policy(account: _Account) -> Budget | Policy:
+    """Return the policy a recipe asks for, or its budget if it gives no other rule."""
+    budget = Budget(account.epsilon, account.delta)
+    if not account.model_fields_set & _RULES:
+        return budget
+    approvers = account.approvers or ()
+    return Policy(
+        budget,
+        filter=Filter.named(account.filter or ADDITIVE.name),
+        per_release=account.per_release,
+        expires=account.expires,
+        preparers=account.preparers or (),
+        approvers={name: key or None for name, key in approvers.items()}
+        if isinstance(approvers, dict)
+        else approvers,
+    )
 
 
 def _parse(path: Path) -> _File:

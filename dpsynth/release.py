@@ -26,7 +26,7 @@ from dpsynth._audit import (
     statistics_of,
     verdict_of,
 )
-from dpsynth._facts import facts_of
+from dpsynth._facts import charges_of, facts_of, page, promise_of
 from dpsynth._version import __version__
 from dpsynth.attacks import Verdict
 from dpsynth.bundle import ReleaseError
@@ -34,7 +34,7 @@ from dpsynth.evaluation import pair_cliques
 from dpsynth.report import internal_html, public_html
 from dpsynth.synthesizer import Model
 from dpsynth.vault import Block, Vault
-from dpsynth_accounting import Account
+from dpsynth_accounting import Account, Statement
 from dpsynth_accounting.budget import Number
 
 AUDIT_SHARE_OF_BUDGET = Fraction(1, 20)
@@ -52,6 +52,7 @@ class Release:
         table: The synthetic rows.
         facts: Everything the public report says, as JSON data; all of it paid for or public.
         verdict: The public verdict, from paid noisy counts alone.
+        statement: What was promised, as ``facts`` holds it and ``statement.txt`` says it.
         internal: Exact results for the custodian, never written next to the public files.
     """
 
@@ -59,6 +60,7 @@ class Release:
     table: pd.DataFrame
     facts: Mapping[str, Any]
     verdict: Verdict
+    statement: Statement
     internal: Mapping[str, Any] = field(repr=False)
     _account: Account = field(repr=False)
 
@@ -73,6 +75,7 @@ class Release:
         delta: Number | None = None,
         target: str | None = None,
         seed: int = 0,
+        by: str | None = None,
     ) -> Release:
         """Attack and evaluate a table, and state what was promised.
 
@@ -84,6 +87,7 @@ class Release:
             delta: By default the account's delta times epsilon's share.
             target: A column that a downstream model would predict, for the report's utility.
             seed: Of the public choices of the attacks; no privacy rests on it.
+            by: Who prepares the release; needed where the account's policy names preparers.
 
         Charges: epsilon and delta, for one Audit step; exact results for the custodian are
         recorded in the ledger as an inspection.
@@ -94,7 +98,8 @@ class Release:
         spend = vault.account.budget.epsilon * AUDIT_SHARE_OF_BUDGET if epsilon is None else epsilon
         require_target(model.domain, target)
         step = audit_step(vault.schema, target=target, weight=1.0)
-        with vault.reserve((step,), epsilon=spend, delta=delta, label="audit of a release") as paid:
+        label = "audit of a release"
+        with vault.reserve((step,), epsilon=spend, delta=delta, label=label, by=by) as paid:
             return cls.from_block(paid, vault, model, table, target=target, seed=seed)
 
     @classmethod
@@ -140,8 +145,15 @@ class Release:
         internal = vault.inspect(
             lambda rows: internal_of(rows, codes, seed), purpose="exact results of a release"
         )
-        facts = facts_of(vault, model, table, audited, verdict, target, reservations)
-        return cls(model, table, facts, verdict, internal, vault.account)
+        paid = charges_of(vault.account, reservations)
+        promise = promise_of(
+            vault.account.extract(),
+            [each["reservation"] for each in paid],
+            domain.public_facts(),
+            releasing=True,
+        )
+        facts = facts_of(vault, model, table, audited, verdict, target, paid, promise)
+        return cls(model, table, facts, verdict, promise, internal, vault.account)
 
     def write(
         self,
@@ -184,7 +196,9 @@ class Release:
             (scratch / "report.html").write_text(
                 public_html(self.facts, self.table), encoding="utf-8"
             )
-            (scratch / "statement.txt").write_text(statement_text(self.facts), encoding="utf-8")
+            (scratch / "statement.txt").write_text(
+                page(self.statement, self.verdict.sentence), encoding="utf-8"
+            )
             bundle.seal(
                 scratch,
                 self._account,
@@ -223,20 +237,6 @@ class Release:
 def internal_folder(folder: Path) -> Path:
     """Return where the internal report of a release lies unless told otherwise: beside it."""
     return folder.with_name(f"{folder.name}-internal")
-
-
-def statement_text(facts: Mapping[str, Any]) -> str:
-    """Return the statement as plain text, one page."""
-    promise = facts["statement"]
-    lines = ["WHAT WAS PROMISED", "", *promise["sentences"], ""]
-    lines += ["What was declared public:"]
-    for column in facts["columns"]:
-        by = f", attested by {column['attested_by']}" if column.get("attested_by") else ""
-        source = column.get("source") or "no source given"
-        lines.append(f"  {column['name']}: {column['declared']} ({source}{by})")
-    lines += ["", "What is not covered:", *(f"  {each}" for each in promise["not_covered"]), ""]
-    lines += ["Attacks:", f"  {facts['verdict']['sentence']}", ""]
-    return "\n".join(lines)
 
 
 def _indented(data: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from dpsynth import bundle
 from dpsynth.recipe import Recipe
 from dpsynth.release import Release, internal_folder
 from dpsynth.vault import Block, Vault
-from dpsynth_accounting import Ledger
 
 _STAGES = 5
 
@@ -110,7 +109,7 @@ def run_recipe(
     if signing_key is not None:
         bundle.require_key(signing_key)
     recipe.schema.require_confirmed()
-    account = Ledger(recipe.ledger).account(recipe.account, recipe.budget)
+    account = recipe.open_account()
     if not resume:
         account.require(recipe.epsilon, recipe.delta)
     vault = Vault(
@@ -131,6 +130,7 @@ def run_recipe(
             label=recipe.label,
             meta={"rows": recipe.rows, "target": recipe.target},
             resume=resume,
+            by=recipe.prepared_by,
         ) as block:
             progress.update(task, advance=1, description="fitting the model")
             model = recipe.synthesizer.run(block)

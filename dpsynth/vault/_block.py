@@ -44,6 +44,7 @@ from dpsynth_accounting import (
     Event,
     InvalidRequest,
     Reservation,
+    SamePeople,
     canonical,
     digest,
 )
@@ -64,7 +65,12 @@ _S = TypeVar("_S", bound=Step)
 
 
 class Block:
-    """A paid plan in execution; made by :meth:`Vault.reserve`, used once, in the plan's order."""
+    """A paid plan in execution; made by :meth:`Vault.reserve`, used once, in the plan's order.
+
+    Attributes:
+        plan: What was paid for.
+        refused: Whether the charge was handed back, since another account holds the same people.
+    """
 
     def __init__(self, vault: Vault, reservation: Reservation, plan: Plan) -> None:
         self._vault = vault
@@ -72,6 +78,7 @@ class Block:
         self._next = 0
         self._samples = 0
         self._begun: set[int] = set()
+        self.refused = False
         self.plan = plan
 
     def __repr__(self) -> str:
@@ -298,11 +305,21 @@ class Block:
         if stored is not None:
             return stored
         if index not in self._begun:
+            self._recognise()
             self._reservation.begin(index, request)
             self._begun.add(index)
         value = draw()
         self._reservation.store(index, part, request, value)
         return value
+
+    def _recognise(self) -> None:
+        """Have the vault look for its people in other accounts; if they are there, end here."""
+        try:
+            self._vault._recognise(self._reservation)
+        except SamePeople:
+            self.refused = True
+            self._reservation.void()
+            raise
 
     def _request(self, **facts: object) -> str:
         """Return what names a request in the ledger: the same codes may mean something else."""

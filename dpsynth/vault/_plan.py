@@ -24,10 +24,13 @@ import dpsynth_accounting as accounting
 from dpsynth.vault._bound import Unit
 from dpsynth.vault._noise import SAMPLE_DISTANCE, upper_tail
 from dpsynth_accounting import (
+    ADDITIVE,
     ApproxDP,
+    Budget,
     DiscreteGaussian,
     Event,
     Exponential,
+    Filter,
     InvalidRequest,
     Repeat,
     rational_down,
@@ -134,8 +137,24 @@ def scaled(steps: Sequence[Step], share: float) -> tuple[Step, ...]:
     return tuple(replace(step, weight=step.weight / total * share) for step in steps)
 
 
-def make_plan(steps: Sequence[Step], unit: Unit, epsilon: Fraction, delta: Fraction) -> Plan:
+def make_plan(
+    steps: Sequence[Step],
+    unit: Unit,
+    epsilon: Fraction,
+    delta: Fraction,
+    *,
+    filter: Filter = ADDITIVE,  # noqa: A002
+    budget: Budget | None = None,
+) -> Plan:
     """Return the most precise plan of these steps within (epsilon, delta).
+
+    Args:
+        steps: What will be asked, in order.
+        unit: The unit of privacy.
+        epsilon: What the plan may spend, at ``delta``.
+        delta: What the plan may spend, with ``epsilon``.
+        filter: The account's; the plan is calibrated so that the account grants it.
+        budget: The account's; needed under any filter but the additive.
 
     Raises:
         InvalidRequest: A step or weight is impossible, or the budget allows no such plan.
@@ -150,7 +169,7 @@ def make_plan(steps: Sequence[Step], unit: Unit, epsilon: Fraction, delta: Fract
     def whole(scale: float) -> Event:
         return accounting.Sequence((*events_at(scale), ApproxDP(Fraction(0), slack)))
 
-    event = accounting.calibrate(whole, float(epsilon), float(delta))
+    event = accounting.calibrate(whole, epsilon, delta, filter=filter, budget=budget)
     if not isinstance(event, accounting.Sequence):
         raise TypeError("a plan is a sequence")
     return Plan(tuple(steps), event.events[:-1], epsilon, delta, event)

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from dpsynth.domain import Domain, range_grid, resolve
 from dpsynth.schema import Schema
-from dpsynth.vault import _rows
+from dpsynth.vault import _people, _rows
 from dpsynth.vault._block import Block, Clique, Coarse
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
 from dpsynth.vault._plan import (
@@ -31,6 +32,8 @@ from dpsynth.vault._statistics import Audited, Statistic
 from dpsynth_accounting import (
     Account,
     InvalidRequest,
+    Reservation,
+    SamePeople,
     checked_delta,
     checked_epsilon,
     require_delta_below,
@@ -144,6 +147,7 @@ class Vault:
         self.__coded: _rows.Coded | None = None
         self.__train: dict[str, NDArray[np.int32]] | None = None
         self.__domain: Domain | None = None
+        self.__noted = self.__recognised = self.__unsure = False
         if not schema.undeclared:
             self.__domain = resolve(schema, categories={}, bounds={})
 
@@ -190,10 +194,13 @@ class Vault:
         label: str,
         meta: Mapping[str, Any] | None = None,
         resume: bool = False,
+        by: str | None = None,
     ) -> Iterator[Block]:
         """Charge the account for a plan, then let it be carried out.
 
         A block left by an exception before any row was read is not charged; afterwards it is.
+        Before the first answer of a vault, its people are looked for in the ledger's other
+        accounts: once, noted as an inspection, free of charge.
 
         Args:
             steps: What will be asked, in order. A block on a schema with undeclared columns that
@@ -204,26 +211,29 @@ class Vault:
             meta: Further public facts to keep with the charge.
             resume: Continue the latest reservation of this very plan, replaying its answers, if
                 there is one.
+            by: Who prepares the release; needed where the account's policy names preparers.
 
         Raises:
             BudgetExceeded: The account has less left. Nothing is read or spent.
+            SamePeople: Another account holds the same people and the account has no override for
+                it. Rows were read, nothing was answered, and the charge is handed back.
             InvalidRequest: The plan, the budget or the table's form is impossible.
         """
         spend = checked_epsilon(epsilon)
         at = self.account.budget.delta_share(spend) if delta is None else checked_delta(delta)
         if self.declared_units is not None:
             require_delta_below(at, self.declared_units)
-        if not resume:
-            self.account.require(spend, at)
-        plan = self._plan(steps, spend, at)
         unit = self._unit_facts()
+        if not resume:
+            self._require(spend, at, unit, by)
+        plan = self._plan(steps, spend, at)
         found = (
             self.account.unfinished(plan.event, spend, at, unit=unit, label=label)
             if resume
             else None
         )
         if found is None:
-            self.account.require(spend, at)
+            self._require(spend, at, unit, by)
         if not _is_frame(self.__source):
             _rows.require_form(self.__source, self.schema, self.unit)
         reservation = found or self.account.reserve(
@@ -237,35 +247,58 @@ class Vault:
                 "steps": plan.describe(),
                 "sampling_seed": secrets.randbits(63),
             },
+            by=by,
         )
         block = Block(self, reservation, plan)
+        if found is not None:
+            self.__recognised |= _people.begun(self.account, reservation.identity)
+            self.__noted |= _people.inspected(self.account, reservation.identity)
         try:
             if isinstance(plan.steps[0], Discover):
                 block.discover()
             yield block
         except BaseException:
-            with contextlib.suppress(Exception):
-                reservation.void()
+            if not self.__unsure:
+                with contextlib.suppress(Exception):
+                    reservation.void()
             raise
-        reservation.commit()
+        if not block.refused:
+            reservation.commit()
 
     def _plan(self, steps: Sequence[Step], epsilon: Fraction, delta: Fraction) -> Plan:
         if not steps or not isinstance(steps[0], Discover):
             share = DISCOVERY_SHARE / (1 - DISCOVERY_SHARE)
             steps = (*self.discovery(sum(step.weight for step in steps) * share), *steps)
-        return make_plan(steps, self.unit, epsilon, delta)
+        policy = self.account.policy
+        return make_plan(
+            steps, self.unit, epsilon, delta, filter=policy.filter, budget=policy.budget
+        )
+
+    def _require(
+        self, epsilon: Fraction, delta: Fraction, unit: Mapping[str, Any], by: str | None
+    ) -> None:
+        """Refuse what the account would refuse, before a plan is priced or a file is opened."""
+        self.account.require(epsilon, delta)
+        self.account.policy.check(epsilon, unit=unit, by=by, on=datetime.now(UTC).date())
 
     def _unit_facts(self) -> dict[str, Any]:
         return {**self.unit.to_json(), "audit_share": self.audit_share}
 
-    def fit(self, synthesizer: Recipe[M], *, epsilon: Number, delta: Number | None = None) -> M:
+    def fit(
+        self,
+        synthesizer: Recipe[M],
+        *,
+        epsilon: Number,
+        delta: Number | None = None,
+        by: str | None = None,
+    ) -> M:
         """Fit a model, spending ``epsilon`` of the account on its steps and on discovery.
 
         Charges: epsilon and delta, in full, before a row is read.
         """
         steps = synthesizer.steps(len(self.schema.modelled))
         with self.reserve(
-            steps, epsilon=epsilon, delta=delta, label=f"fit {synthesizer.name}"
+            steps, epsilon=epsilon, delta=delta, label=f"fit {synthesizer.name}", by=by
         ) as block:
             return synthesizer.run(block)
 
@@ -364,6 +397,22 @@ class Vault:
         if domain != self.__domain:
             self.__coded = self.__train = None  # they are coded in the domain before
         self.__domain = domain
+
+    def _recognise(self, reservation: Reservation) -> None:
+        """Refuse to go on, once for all blocks, if another account holds the same people."""
+        if self.__recognised:
+            return
+        if not self.__noted:
+            _people.note(self.account, reservation.identity)
+            self.__noted = True
+        self.__unsure = True  # whatever fails from here on may follow from a row: no refund
+        try:
+            _people.refuse_same_people(self.account, self._kept(), self.unit)
+        except SamePeople:
+            self.__unsure = False
+            raise
+        self.__unsure = False
+        self.__recognised = True
 
     def _kept(self) -> _rows.Kept:
         if self.__kept is None:

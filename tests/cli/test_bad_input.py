@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from dpsynth import cli
 from dpsynth_accounting import Ledger
+from tests.cli.conftest import Runner
 from tests.end_to_end.conftest import Project, make_project, people
 
 UNTOUCHED = "No private row was read and nothing was spent."
@@ -20,28 +19,6 @@ CANARY = "Zaphod-Beeblebrox-42"
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return make_project(tmp_path)
-
-
-def call(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
-) -> tuple[int, str, str]:
-    """Run the command line in this process; return its exit code, output and errors."""
-    monkeypatch.setattr("sys.argv", ["dpsynth", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    told = capsys.readouterr()
-    return code, told.out, told.err
-
-
-Runner = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def dpsynth(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Runner:
-    return lambda *words: call(capsys, monkeypatch, *words)
 
 
 def spent(project: Project) -> float:
@@ -158,7 +135,7 @@ def test_a_corrupt_ledger(project: Project, dpsynth: Runner) -> None:
 def test_a_ledger_on_a_network_file_system(
     project: Project, dpsynth: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpsynth_accounting._store.filesystem_type", lambda _: "nfs4")
+    monkeypatch.setattr("dpsynth_accounting._sqlite.filesystem_type", lambda _: "nfs4")
     code, _, error = dpsynth("run", project.recipe, project.table, "--out", project.out)
     assert code == 1
     assert "network file system" in error

@@ -177,12 +177,12 @@ def test_a_signature_shows_who_wrote_it(project: Project) -> None:
 
 
 def test_killed_anywhere_a_run_keeps_its_charge_and_resumes_free(project: Project) -> None:
-    project.edit('name = "people"', 'name = "rehearsal"')
+    project.edit("ledger.db", "rehearsal.db")  # in one ledger, they would be the same people
     started = time.monotonic()
     rehearsal = project.folder / "rehearsal"
     assert dpsynth("run", project.recipe, project.table, "--out", rehearsal).returncode == 0
     whole = time.monotonic() - started
-    project.edit('name = "rehearsal"', 'name = "people"')
+    project.edit("rehearsal.db", "ledger.db")
     rng = np.random.default_rng(5)
     kills = 0
     for moment in rng.uniform(0.2, 0.9, 10) * whole:
@@ -321,3 +321,34 @@ result = run_recipe(recipe, sys.argv[2], sys.argv[3], console=Console(stderr=Tru
 print(result.text())
 sys.exit(0 if result.released else 2)
 """
+
+
+def test_the_same_people_under_another_account(released: Project) -> None:
+    """Refused before an answer, at no charge; granted once it is written down that they are."""
+    other = released.folder / "other.toml"
+    text = released.recipe.read_text().replace('name = "people"', 'name = "others"')
+    other.write_text(text + '\n[method]\nname = "independent"\n')
+    out = released.folder / "others"
+    command = ("run", other, released.table, "--out", out)
+    refused = dpsynth(*command)
+    assert refused.returncode == 2
+    assert "account 'people'" in refused.stderr
+    assert "nothing was spent or answered" in refused.stderr
+    assert not out.exists()
+    account = Ledger(released.ledger).existing("others")
+    assert account.remaining()[0] == account.budget.epsilon
+    words = ("--reason", "two studies, one cohort", "--by", "the data officer")
+    assert (
+        dpsynth("ledger", "override", released.ledger, "others", "people", *words).returncode == 0
+    )
+    granted = dpsynth(*command)
+    assert granted.returncode == 0, granted.stderr
+    assert verify(out).ok
+    assert "two studies, one cohort" in (out / "ledger.json").read_text()
+    kept = list(Ledger(released.ledger).sketches().values())
+    assert len(kept) == 2
+    public = b"".join(path.read_bytes() for path in out.iterdir())
+    assert not any(raw in public or raw.hex().encode() in public for raw in kept)
+    manifest = released.out / "manifest.json"
+    found = dpsynth("ledger", "verify", released.ledger, "--manifest", manifest)
+    assert found.returncode == 0, found.stdout

@@ -15,8 +15,10 @@ MakeVault = Callable[..., dp.Vault]
 
 @pytest.fixture
 def make_vault(tmp_path: Path) -> MakeVault:
-    """Return a maker of vaults, each on an account of its own in one ledger."""
-    ledger = dp.Ledger(tmp_path / "ledger.db")
+    """Return a maker of vaults, each on an account of its own in a ledger of its own.
+
+    In one ledger the same table under two accounts would be refused: see test_population.py.
+    """
     made = 0
 
     def make(
@@ -29,6 +31,7 @@ def make_vault(tmp_path: Path) -> MakeVault:
     ) -> dp.Vault:
         nonlocal made
         made += 1
+        ledger = dp.Ledger(tmp_path / f"ledger {made}.db")
         account = ledger.account(f"account {made}", dp.Budget(epsilon, 1e-6))
         return dp.Vault(table, schema, account, unit=unit, **{"audit_share": 0.0, **options})  # type: ignore[arg-type]
 

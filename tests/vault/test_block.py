@@ -47,7 +47,7 @@ def test_an_answer_is_stored_before_it_is_shown(
 ) -> None:
     vault = make_vault(TABLE, SCHEMA)
     vault.measure([("a",)], epsilon=1)
-    assert kinds(vault) == ["open", "reserve", "begin", "answer", "commit"]
+    assert kinds(vault) == ["open", "reserve", "inspect", "begin", "answer", "commit"]
 
 
 def test_a_crash_while_reading_keeps_the_charge(
