@@ -94,8 +94,6 @@ class Curve:
 
     @staticmethod
     def _epsilon(base: Fraction, bound: Bound | None, delta: float) -> float:
-        if base > 10**300:
-            return math.inf
         if bound is None:
             return float(base)
         return float(base) + bound.epsilon(delta) if delta > 0 else math.inf
@@ -188,10 +186,12 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     ]
     if all(isinstance(leaf, Laplace | DiscreteLaplace | Exponential) for leaf, _ in proper):
         # Pure epsilons add up; nothing at all costs nothing.
-        bounds.append((base + sum((_pure(leaf) * n for leaf, n in proper), Fraction(0)), None))
-    pure = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
-    if sum(count for _, count in pure) > (0 if proper else 1):
-        bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *pure], accuracy))
+        pure = base + sum((_pure(leaf) * n for leaf, n in proper), Fraction(0))
+        if pure <= _HOPELESS or not bounds:
+            bounds.append((pure, None))
+    responses = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
+    if sum(count for _, count in responses) > (0 if proper else 1):
+        bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *responses], accuracy))
     return Curve(tuple(bounds), base_delta)
 
 
