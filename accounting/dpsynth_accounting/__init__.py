@@ -1,6 +1,6 @@
 """One differential-privacy account: events, their exact price, and a durable, enforced ledger.
 
-The package knows no table and no mechanism; it imports numpy, scipy and dp-accounting only.
+The package knows no table and no mechanism; it imports numpy and scipy only.
 """
 
 from dpsynth_accounting._errors import BudgetExceeded as BudgetExceeded
@@ -8,6 +8,8 @@ from dpsynth_accounting._errors import DpsynthError as DpsynthError
 from dpsynth_accounting._errors import InvalidRequest as InvalidRequest
 from dpsynth_accounting._errors import LedgerCorrupt as LedgerCorrupt
 from dpsynth_accounting._errors import LedgerError as LedgerError
+from dpsynth_accounting._signing import public_hex as public_hex
+from dpsynth_accounting.account import Account as Account
 from dpsynth_accounting.budget import ADJACENCY as ADJACENCY
 from dpsynth_accounting.budget import Budget as Budget
 from dpsynth_accounting.budget import checked_delta as checked_delta
@@ -15,26 +17,61 @@ from dpsynth_accounting.budget import checked_epsilon as checked_epsilon
 from dpsynth_accounting.budget import require_delta_below as require_delta_below
 from dpsynth_accounting.budget import show as show
 from dpsynth_accounting.calibrate import calibrate as calibrate
+from dpsynth_accounting.calibrate import greatest_epsilon as greatest_epsilon
+from dpsynth_accounting.calibrate import least_noise as least_noise
+from dpsynth_accounting.calibrate import most_steps as most_steps
 from dpsynth_accounting.calibrate import rational_down as rational_down
 from dpsynth_accounting.calibrate import rational_up as rational_up
+from dpsynth_accounting.calibrate import split as split
 from dpsynth_accounting.curves import Curve as Curve
 from dpsynth_accounting.curves import curve as curve
+from dpsynth_accounting.division import Division as Division
 from dpsynth_accounting.events import ApproxDP as ApproxDP
+from dpsynth_accounting.events import Concentrated as Concentrated
 from dpsynth_accounting.events import DiscreteGaussian as DiscreteGaussian
+from dpsynth_accounting.events import DiscreteLaplace as DiscreteLaplace
 from dpsynth_accounting.events import Event as Event
 from dpsynth_accounting.events import Exponential as Exponential
 from dpsynth_accounting.events import Gaussian as Gaussian
+from dpsynth_accounting.events import GaussianBlock as GaussianBlock
+from dpsynth_accounting.events import Laplace as Laplace
+from dpsynth_accounting.events import Parallel as Parallel
 from dpsynth_accounting.events import Repeat as Repeat
 from dpsynth_accounting.events import Sequence as Sequence
+from dpsynth_accounting.events import SubsampledGaussian as SubsampledGaussian
 from dpsynth_accounting.events import canonical as canonical
 from dpsynth_accounting.events import digest as digest
 from dpsynth_accounting.events import event_from_json as event_from_json
 from dpsynth_accounting.events import event_to_json as event_to_json
 from dpsynth_accounting.events import flatten as flatten
 from dpsynth_accounting.extract import Replay as Replay
+from dpsynth_accounting.extract import replay as replay
 from dpsynth_accounting.extract import verify_extract as verify_extract
-from dpsynth_accounting.ledger import Account as Account
+from dpsynth_accounting.filters import ADDITIVE as ADDITIVE
+from dpsynth_accounting.filters import Charge as Charge
+from dpsynth_accounting.filters import Filter as Filter
+from dpsynth_accounting.groups import for_group as for_group
+from dpsynth_accounting.interop import adjacency_of as adjacency_of
+from dpsynth_accounting.interop import from_diffprivlib as from_diffprivlib
+from dpsynth_accounting.interop import from_dp_event as from_dp_event
+from dpsynth_accounting.interop import from_opacus_history as from_opacus_history
+from dpsynth_accounting.interop import least_epsilon as least_epsilon
+from dpsynth_accounting.interop import own_delta as own_delta
+from dpsynth_accounting.interop import to_dp_event as to_dp_event
 from dpsynth_accounting.ledger import Ledger as Ledger
-from dpsynth_accounting.ledger import Reservation as Reservation
+from dpsynth_accounting.odometer import Odometer as Odometer
+from dpsynth_accounting.odometer import Part as Part
+from dpsynth_accounting.odometer import SoFar as SoFar
+from dpsynth_accounting.odometer import Spend as Spend
+from dpsynth_accounting.odometer import odometer as odometer
+from dpsynth_accounting.policy import Policy as Policy
+from dpsynth_accounting.population import SamePeople as SamePeople
+from dpsynth_accounting.renyi import rdp as rdp
+from dpsynth_accounting.renyi import rho as rho
+from dpsynth_accounting.renyi import zcdp_to_approx_dp as zcdp_to_approx_dp
+from dpsynth_accounting.renyi import zcdp_to_approx_dp_bun_steinke as zcdp_to_approx_dp_bun_steinke
+from dpsynth_accounting.reservation import Reservation as Reservation
+from dpsynth_accounting.statement import Belief as Belief
+from dpsynth_accounting.statement import PublicFact as PublicFact
 from dpsynth_accounting.statement import Statement as Statement
 from dpsynth_accounting.statement import statement as statement

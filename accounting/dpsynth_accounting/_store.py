@@ -1,241 +1,227 @@
-"""The ledger's file: opening it, its secret, its transactions and its errors."""
+"""Where a ledger is kept: its tables, its identity, its place, its secret and its errors.
+
+SQLite and PostgreSQL run one SQL text, with ``:name`` parameters; a back end brings connections,
+transactions and the few statements that differ.
+"""
 
 from __future__ import annotations
 
+import abc
 import contextlib
-import os
+import hmac
 import secrets
-import sqlite3
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
+from dpsynth_accounting._chain import sha256
 from dpsynth_accounting._errors import LedgerCorrupt, LedgerError
-from dpsynth_accounting._files import filesystem_type, write_secret
-from dpsynth_accounting.extract import FORMAT_VERSION
+from dpsynth_accounting._files import write_secret
+from dpsynth_accounting.events import digest
 
-_UNSAFE = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "9p"}
-    | {"lustre", "gpfs", "ncpfs", "beegfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "davfs"}
+LAYOUT = "dpsynth ledger, layout 1"
+
+TABLES = (
+    "CREATE TABLE meta(key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
+    "CREATE TABLE accounts(name TEXT PRIMARY KEY NOT NULL, policy TEXT NOT NULL, unit TEXT, "
+    "entries BIGINT NOT NULL, head TEXT NOT NULL, time TEXT NOT NULL, "
+    "spent_cost TEXT NOT NULL, spent_delta TEXT NOT NULL, "
+    "since BIGINT NOT NULL, moved BIGINT NOT NULL)",
+    # What is looked up has a column of its own; `verify` holds it against the payload.
+    "CREATE TABLE entries(account TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, "
+    "reservation TEXT, step BIGINT, subject TEXT, payload TEXT NOT NULL, hash TEXT NOT NULL, "
+    "PRIMARY KEY(account, seq))",
+    "CREATE INDEX entries_of_reservation ON entries(account, reservation, kind, step)",
+    "CREATE INDEX entries_of_subject ON entries(account, kind, subject, seq)",
+    "CREATE TABLE answers(reservation TEXT NOT NULL, step BIGINT NOT NULL, part BIGINT NOT NULL, "
+    "request TEXT NOT NULL, value {bytes} NOT NULL, PRIMARY KEY(reservation, step, part))",
+    "CREATE TABLE sketches(account TEXT NOT NULL, source TEXT NOT NULL, value {bytes} NOT NULL, "
+    "PRIMARY KEY(account, source))",
 )
-
-_TABLES = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE accounts(
-  name TEXT PRIMARY KEY, entries INTEGER NOT NULL, head TEXT NOT NULL,
-  budget TEXT NOT NULL, unit TEXT, spent_epsilon TEXT NOT NULL, spent_delta TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE entries(
-  account TEXT NOT NULL, seq INTEGER NOT NULL, payload TEXT NOT NULL, hash TEXT NOT NULL,
-  PRIMARY KEY(account, seq)
-) WITHOUT ROWID;
-CREATE TABLE answers(
-  reservation TEXT NOT NULL, step INTEGER NOT NULL, part INTEGER NOT NULL,
-  request TEXT NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY(reservation, step, part)
-) WITHOUT ROWID;
-CREATE INDEX entries_of_reservation ON entries(
-  json_extract(payload, '$.reservation'), json_extract(payload, '$.kind'),
-  json_extract(payload, '$.step')
-);
-CREATE INDEX entries_of_plan ON entries(json_extract(payload, '$.plan_digest'));
-"""
-_APPEND_ONLY = tuple(
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
-    for table in ("entries", "answers")
-    for verb in ("UPDATE", "DELETE")
-)
-
-_ATTEMPTS = 1000  # of ten milliseconds each, while another process makes the same file
-
-_inherited: list[sqlite3.Connection] = []
-"""Connections that came through a fork: SQLite allows a child neither to use nor to close them."""
+APPEND_ONLY = ("entries", "answers")
+_NAMES = frozenset({"meta", "accounts", "entries", "answers", "sketches"})
 
 
-class Store:
-    """The SQLite file of a ledger and, beside it, its secret."""
+class Damaged(Exception):  # noqa: N818
+    """What a back end raises through :meth:`Store.explain` for a file that is damaged."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).resolve()
-        self._local = threading.local()
-        self._refuse_unsafe_place()
-        with self._guarded("A ledger was to be opened."):
-            if not self._tables():
+
+class Database(Protocol):
+    """A connection inside one transaction."""
+
+    def rows(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+
+    def run(self, sql: str, **values: object) -> None:
+        """Carry out a statement."""
+
+
+class Store(abc.ABC):
+    """The database of a ledger and the secret that keys it.
+
+    Attributes:
+        where: The database, as errors name it.
+        identity: Random, made with the database: two ledgers never share it, copies do.
+        secret: 32 bytes that key audit coins and contribution bounding.
+    """
+
+    BYTES: ClassVar[str]
+    """The database's type for bytes."""
+
+    LISTING: ClassVar[str]
+    """The query for the names of the tables there are."""
+
+    REMEDY: ClassVar[str]
+    """What helps where the database cannot be used."""
+
+    where: str
+    identity: str
+    secret: bytes
+
+    def __init__(self, secret: Path) -> None:
+        self._secret_path = secret
+        with self.guarded("A ledger was to be opened."):
+            with self.reading() as db:
+                new = not self._tables(db)
+            if new:
                 self._create()
-            self._check_format()
-        self._secret = self._read_secret()
+            with self.reading() as db:
+                facts = self._facts(db)
+            self.identity = facts["identity"]
+            self.secret = self._read_secret(facts["secret"])
+
+    # -- what a back end brings ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def guards(self, table: str) -> tuple[str, ...]:
+        """Return the statements that make a table append-only."""
+
+    @abc.abstractmethod
+    def location(self, db: Database) -> str:
+        """Return what tells the database's present place from that of any copy of it."""
+
+    @abc.abstractmethod
+    def writing(self) -> contextlib.AbstractContextManager[Database]:
+        """Yield the only writer's transaction: all of it lands, or none."""
+
+    @abc.abstractmethod
+    def reading(self) -> contextlib.AbstractContextManager[Database]:
+        """Yield a transaction whose reads all see the database at one moment."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what this process holds open; the next use opens it again."""
+
+    @abc.abstractmethod
+    def explain(self, error: Exception) -> str | None:
+        """Return a back end's error in a few words free of values, or None for another's error.
+
+        Raises:
+            Damaged: The database is damaged or no database.
+        """
 
     # -- opening ---------------------------------------------------------------------------------
 
-    def _refuse_unsafe_place(self) -> None:
-        parent = self.path.parent
-        if not parent.is_dir():
-            raise LedgerError(
-                f"A ledger was to be opened at {self.path}.",
-                "Its folder does not exist.",
-                "Make the folder first, or give another path.",
-            )
-        kind = filesystem_type(parent)
-        if kind in _UNSAFE:
-            raise LedgerError(
-                f"A ledger was to be opened at {self.path}.",
-                f"It lies on a network file system ({kind}), where SQLite's write-ahead log can "
-                "lose or duplicate charges.",
-                "Put the ledger on a local disk of the machine that runs dpsynth.",
-            )
-
-    def _tables(self) -> set[str]:
-        rows = self._connection().execute("SELECT name FROM sqlite_master WHERE type='table'")
-        return {row[0] for row in rows}
-
     def _create(self) -> None:
         """Make the tables and the secret, unless another process has done so meanwhile."""
-        self._use_write_ahead_log()
-        with self._transaction() as db:
-            if self._tables():
+        with self.writing() as db:
+            if self._tables(db):
                 return
-            for statement in (*_TABLES.split(";\n"), *_APPEND_ONLY):
-                db.execute(statement)
-            db.execute("INSERT INTO meta VALUES('format_version', ?)", (str(FORMAT_VERSION),))
+            for statement in TABLES:
+                db.run(statement.format(bytes=self.BYTES))
+            for table in APPEND_ONLY:
+                for statement in self.guards(table):
+                    db.run(statement)
             # A whole secret may be left from a ledger that was moved away or never finished:
             # it is kept, since writing another would lose what keys the one that was moved.
             if not self._secret_path.exists() or len(self._secret_path.read_bytes()) != 32:
                 write_secret(self._secret_path, secrets.token_bytes(32))
+            self.identity = secrets.token_hex(16)
+            facts = {
+                "layout": LAYOUT,
+                "identity": self.identity,
+                "place": self.place(db),
+                "secret": _fingerprint(self._secret_path.read_bytes()),
+            }
+            for key, value in facts.items():
+                db.run("INSERT INTO meta VALUES(:key, :value)", key=key, value=value)
 
-    def _use_write_ahead_log(self) -> None:
-        # SQLite does not wait for its busy timeout here, so two first openers collide.
-        for attempt in range(_ATTEMPTS):
-            try:
-                self._connection().execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
+    def _tables(self, db: Database) -> set[str]:
+        return {row[0] for row in db.rows(self.LISTING)}
 
-    def _check_format(self) -> None:
-        if not {"meta", "accounts", "entries", "answers"} <= self._tables():
+    def _facts(self, db: Database) -> dict[str, str]:
+        """Return what the database says of itself, if it is a ledger that this version knows."""
+        asked = f"A ledger was to be opened at {self.where}."
+        if not self._tables(db) >= _NAMES:
             raise LedgerError(
-                f"A ledger was to be opened at {self.path}.",
-                "The file is a database of something else.",
-                "Give the path of a ledger, or of a file that does not exist yet.",
+                asked,
+                "It is a database of something else.",
+                "Give the place of a ledger, or one where there is nothing yet.",
             )
-        found = (
-            self._connection()
-            .execute("SELECT value FROM meta WHERE key='format_version'")
-            .fetchone()
-        )
-        if found is None or found[0] != str(FORMAT_VERSION):
+        facts: dict[str, str] = dict(db.rows("SELECT key, value FROM meta"))
+        if facts.get("layout") != LAYOUT or not {"identity", "place", "secret"} <= facts.keys():
             raise LedgerError(
-                f"A ledger was to be opened at {self.path}.",
-                f"Its format is not version {FORMAT_VERSION}, the one this dpsynth knows.",
-                "Use a newer dpsynth.",
+                asked,
+                f"Its format is not {LAYOUT!r}, the one this dpsynth knows.",
+                "Use the dpsynth that wrote it, or a newer one.",
             )
+        return facts
 
-    @property
-    def _secret_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".secret")
-
-    def _read_secret(self) -> bytes:
+    def _read_secret(self, fingerprint: str) -> bytes:
+        asked = f"The secret of the ledger {self.where} was to be read."
+        restore = f"Restore {self._secret_path} from where it was kept."
         try:
             secret = self._secret_path.read_bytes()
         except OSError as error:
             raise LedgerError(
-                f"The secret of the ledger {self.path} was to be read.",
+                asked,
                 "It keys the audit coins and the choice of rows; without it a second run would "
                 "draw them anew.",
-                f"Restore {self._secret_path} from where it was kept.",
+                restore,
             ) from error
         if len(secret) != 32:
-            raise LedgerError(
-                f"The secret of the ledger {self.path} was to be read.",
-                "It is not the 32 bytes that were written.",
-                f"Restore {self._secret_path} from where it was kept.",
-            )
+            raise LedgerError(asked, "It is not the 32 bytes that were written.", restore)
+        if _fingerprint(secret) != fingerprint:
+            raise LedgerError(asked, "It is the secret of another ledger.", restore)
         return secret
 
-    # -- database plumbing -----------------------------------------------------------------------
+    # -- place -----------------------------------------------------------------------------------
 
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection, never one inherited through a fork."""
-        held = self._held()
-        if held is not None:
-            return held
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=60.0)
-        db.execute("PRAGMA synchronous=FULL")
-        self._local.held = (os.getpid(), db)
-        return db
+    def place(self, db: Database) -> str:
+        """Return the place as entries and heads name it: hashed, since paths are nobody's."""
+        return digest({"ledger": self.identity, "location": self.location(db)})
 
-    def close(self) -> None:
-        """Close this thread's connection; the next use opens another."""
-        held = self._held()
-        self._local.held = None
-        if held is not None:
-            held.close()
-
-    def _held(self) -> sqlite3.Connection | None:
-        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "held", None)
-        if held is None:
-            return None
-        process, db = held
-        if process == os.getpid():
-            return db
-        _inherited.append(db)
-        self._local.held = None
-        return None
+    # -- errors ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection inside one immediate transaction: all of it lands, or none."""
-        db = self._connection()
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection whose reads all see the file at one moment."""
-        db = self._connection()
-        db.execute("BEGIN")
-        try:
-            yield db
-        finally:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _guarded(self, asked: str, *, touched: bool = False) -> Iterator[None]:
-        """Turn SQLite's errors into ours, saying what they mean for the charge."""
+    def guarded(self, asked: str, *, touched: bool = False) -> Iterator[None]:
+        """Turn the back end's errors into ours, saying what they mean for the charge."""
         try:
             yield
-        except sqlite3.Error as error:
-            self.close()
-            text = str(error)
-            if "malformed" in text or "not a database" in text or "corrupt" in text:
+        except LedgerError:
+            raise
+        except Exception as error:
+            try:
+                text = self.explain(error)
+            except Damaged:
+                self.close()
                 raise LedgerCorrupt(
                     asked,
-                    f"The file {self.path} is damaged or is no ledger.",
+                    f"{self.where} is damaged or is no ledger.",
                     "Restore it from a copy and compare its head with the last manifest.",
                     touched=touched,
                 ) from error
+            if text is None:
+                raise
+            self.close()
             raise LedgerError(
                 asked,
-                f"The ledger {self.path} could not be written ({text}).",
-                "Make the file and its folder writable, with free space, and run again.",
+                f"The ledger {self.where} could not be used ({text}).",
+                self.REMEDY,
                 touched=touched,
             ) from error
-        except OSError as error:
-            raise LedgerError(
-                asked,
-                f"The ledger {self.path} could not be used ({error.strerror}).",
-                "Make the file and its folder writable, with free space, and run again.",
-                touched=touched,
-            ) from error
+
+
+def _fingerprint(secret: bytes) -> str:
+    """Return what tells one secret from another and nothing more."""
+    return sha256(hmac.digest(secret, b"which secret this is", "sha256"))

@@ -79,7 +79,7 @@ class Curve:
     Attributes:
         bounds: Valid bounds, each with the epsilon to add to it: that of leaves known only as
             (epsilon, delta)-DP, where the bound leaves them out.
-        base_delta: Sum of the deltas of such leaves.
+        base_delta: Sum of the deltas of such leaves; of parallel parts, the greatest.
     """
 
     bounds: tuple[tuple[Fraction, Bound | None], ...]
@@ -100,12 +100,12 @@ class Curve:
 
     def delta(self, epsilon: Number) -> float:
         """Return the least certified delta at ``epsilon``, which may be negative."""
+        return min(1.0, float(self.base_delta) + self.conditional_delta(epsilon))
+
+    def conditional_delta(self, epsilon: Number) -> float:
+        """Return delta at ``epsilon`` without ``base_delta``: given that no such leaf failed."""
         wanted = exact(epsilon)
-        return min(
-            1.0,
-            float(self.base_delta)
-            + min(self._delta(bound, wanted - base) for base, bound in self.bounds),
-        )
+        return min(self._delta(bound, wanted - base) for base, bound in self.bounds)
 
     @staticmethod
     def _delta(bound: Bound | None, epsilon: Fraction) -> float:
@@ -158,7 +158,8 @@ class Curve:
     @cached_property
     def _frontier(self) -> list[tuple[float, float]]:
         """Points (epsilon, delta) of the curve, from 0 to where delta is negligible."""
-        top = self.epsilon(max(self.base_delta * 2, Fraction(1, 10**11)))
+        deltas = (self.base_delta + Fraction(1, 10**digits) for digits in (11, 9, 7, 5, 3))
+        top = next((e for e in map(self.epsilon, deltas) if e < math.inf), math.inf)
         if math.isinf(top):
             return []
         # The sums of declared epsilons are corners of the curve.
@@ -179,7 +180,7 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     leaves = [_per_step(leaf, count) for leaf, count in flatten(event)]
     declared = [(leaf, count) for leaf, count in leaves if isinstance(leaf, ApproxDP)]
     proper = [(leaf, count) for leaf, count in leaves if not isinstance(leaf, ApproxDP)]
-    base_delta = sum((leaf.delta * count for leaf, count in declared), Fraction(0))
+    base_delta = sum((_own_delta(leaf) * count for leaf, count in leaves), Fraction(0))
     base = sum((leaf.epsilon * count for leaf, count in declared), Fraction(0))
     bounds: list[tuple[Fraction, Bound | None]] = [
         (base, bound) for bound in _bounds(proper, accuracy)
@@ -193,6 +194,20 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
     if sum(count for _, count in responses) > (0 if proper else 1):
         bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *responses], accuracy))
     return Curve(tuple(bounds), base_delta)
+
+
+def _own_delta(event: Event) -> Fraction:
+    """Return the probability with which a leaf may fail altogether."""
+    match event:
+        case ApproxDP(_, delta):
+            return Fraction(delta)
+        case Parallel(events):
+            parts = (flatten(each) for each in events)
+            return max(
+                sum((_own_delta(leaf) * n for leaf, n in part), Fraction(0)) for part in parts
+            )
+        case _:
+            return Fraction(0)
 
 
 def _pure(event: Event) -> Fraction:
@@ -403,7 +418,10 @@ def _law_of_parts(event: Parallel, interval: float) -> _laws.Pair:
     step = reach // (_PROFILE_POINTS // 2) + 1
     losses = np.arange(-(reach // step) - 1, reach // step + 2) * step
     deltas = np.array(
-        [max(each.delta(Fraction(float(e))) for each in curves) for e in losses * interval]
+        [
+            max(each.conditional_delta(Fraction(float(e))) for each in curves)
+            for e in losses * interval
+        ]
     )
     law = _loss.from_profile(losses, deltas, interval)
     return law, law
