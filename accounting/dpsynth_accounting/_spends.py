@@ -61,6 +61,7 @@ class Spend:
         enforced: Whether the ledger granted it before rows were read; else it was declared.
         source: Where a declared spend was made.
         by: Who prepared or declared it.
+        event: What was done.
         answers: Mechanism to the number of its answers.
         shares: Mechanism to its share of the epsilon, in proportion to what its answers would
             cost by themselves.
@@ -75,6 +76,7 @@ class Spend:
     enforced: bool
     source: str | None
     by: str | None
+    event: Event
     answers: Mapping[str, int]
     shares: Mapping[str, float]
 
@@ -139,6 +141,7 @@ class SoFar:
         delta: What these add up to, at ``epsilon``.
         budget: The account's budget.
         declared: What was spent elsewhere by declaration.
+        alone: What was done, if that was a single plan; several are known by their sum only.
     """
 
     account: str
@@ -148,6 +151,7 @@ class SoFar:
     delta: Fraction
     budget: Budget
     declared: tuple[Spend, ...] = ()
+    alone: Event | None = None
 
     @property
     def declared_epsilon(self) -> Fraction:
@@ -164,7 +168,7 @@ class SoFar:
         epsilon, delta = self.epsilon + self.declared_epsilon, self.delta + self.declared_delta
         if delta >= 1:
             return dict.fromkeys(RATES, 1.0)
-        price = curve(ApproxDP(epsilon, delta))
+        price = curve(self.alone or ApproxDP(epsilon, delta))
         return {fpr: price.true_positive_rate(fpr) for fpr in RATES}
 
     def to_json(self) -> dict[str, Any]:
@@ -238,7 +242,8 @@ def read_spend(payload: Mapping[str, Any], *, enforced: bool) -> Spend:
     """Return one charge as its entry has it."""
     plan = payload["plan"]
     epsilon, delta = exact(plan["charge"]["epsilon"]), exact(plan["charge"]["delta"])
-    answers, shares = _mechanisms(event_from_json(plan["event"]), delta)
+    event = event_from_json(plan["event"])
+    answers, shares = _mechanisms(event, delta)
     return Spend(
         int(payload["seq"]),
         str(payload["time"]),
@@ -249,6 +254,7 @@ def read_spend(payload: Mapping[str, Any], *, enforced: bool) -> Spend:
         enforced,
         payload.get("source"),
         payload.get("by"),
+        event,
         answers,
         shares,
     )

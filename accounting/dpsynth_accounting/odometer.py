@@ -123,6 +123,7 @@ class Odometer:
             *self.spent,
             self.budget,
             tuple(each for each in self.spends if not each.enforced),
+            self.spends[0].event if len(self.spends) == 1 else None,
         )
 
     def to_json(self) -> dict[str, Any]:
