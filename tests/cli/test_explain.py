@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,28 +14,10 @@ from dpsynth import bundle, cli
 from dpsynth._explain import approval, explain
 from dpsynth.bundle import ReleaseError
 from dpsynth_accounting import ApproxDP, Budget, Ledger, Policy, replay
+from tests.cli.conftest import Runner
 from tests.end_to_end.conftest import Project, make_project
 
-Runner = Callable[..., tuple[int, str, str]]
 ROW = {"unit": "row"}
-
-
-def call(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object
-) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["dpsynth", *map(str, words)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    told = capsys.readouterr()
-    return code, told.out, told.err
-
-
-@pytest.fixture
-def dpsynth(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Runner:
-    return lambda *words: call(capsys, monkeypatch, *words)
 
 
 @pytest.fixture(scope="module")
