@@ -145,14 +145,13 @@ def laplace(epsilon: float, interval: float) -> Pair:
 def discrete_laplace(scale: float, shift: int, interval: float) -> Pair:
     """Losses of discrete Laplace noise on an integer that moves by ``shift``."""
     x = np.arange(shift + 1, dtype=np.float64)
-    logs = -np.log1p(math.exp(-1 / scale)) + np.log(-math.expm1(-1 / scale))
-    p = np.exp(logs - (shift - x) / scale)
-    q = np.exp(logs - x / scale)
+    logs = math.log(-math.expm1(-1 / scale)) - math.log1p(math.exp(-1 / scale))
+    log_p, log_q = logs - (shift - x) / scale, logs - x / scale
     # The first outcome stands for all at or below 0, the last for all at or above the shift.
-    rest = 1 / -math.expm1(-1 / scale)
-    p[[0, -1]] *= rest
-    q[[0, -1]] *= rest
-    losses = atoms(p, q, interval)
+    rest = -math.log(-math.expm1(-1 / scale))
+    log_p[[0, -1]] += rest
+    log_q[[0, -1]] += rest
+    losses = atoms(log_p, log_q, interval)
     return losses, losses
 
 
@@ -161,14 +160,12 @@ def discrete_gaussian(sigma2: float, shift: int, interval: float, tail: float) -
     """Losses of discrete Gaussian noise on an integer that moves by ``shift``."""
     # Its tails are below those of a Gaussian on the lattice, up to its normalisation.
     reach = math.ceil(math.sqrt(sigma2) * (1 - float(special.ndtri(tail))) + 2)
-    x = np.arange(-reach, reach + shift + 1, dtype=np.float64)
-    logs = -x * x / (2 * sigma2)
-    # Summed over all integers: what lies beyond is below rounding.
+    noise = np.arange(-reach, reach + 1, dtype=np.float64)
+    logs = -noise * noise / (2 * sigma2)
     total = math.log(math.fsum(np.exp(logs)))
-    q = np.exp(logs - total)
-    p = np.exp(-((x - shift) ** 2) / (2 * sigma2) - total)
-    seen = (p > 0) & (q > 0)
-    losses = atoms(p[seen], q[seen], interval, below=tail, infinity=tail)
+    # Outcomes where the moved law has its mass; what it has beyond is given an infinite loss.
+    log_p, log_q = logs - total, -((noise + shift) ** 2) / (2 * sigma2) - total
+    losses = atoms(log_p, log_q, interval, infinity=tail)
     return losses, losses
 
 
@@ -178,7 +175,7 @@ def pure(epsilon: float, interval: float) -> Pair:
 
     Kairouz, Oh, Viswanath 2015, Theorem 3.1.
     """
-    true = 1 / (1 + math.exp(-epsilon))
-    false = 1 / (1 + math.exp(epsilon))
-    losses = atoms(np.array([true, false]), np.array([false, true]), interval)
+    true = -math.log1p(math.exp(-epsilon))
+    told = np.array([true, true - epsilon])
+    losses = atoms(told, told[::-1], interval)
     return losses, losses

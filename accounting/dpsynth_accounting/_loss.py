@@ -102,12 +102,10 @@ def on_grid(
     return Losses(interval, first, masses, infinity)
 
 
-def atoms(
-    p: Array, q: Array, interval: float, *, below: float = 0.0, infinity: float = 0.0
-) -> Losses:
-    """Round the losses of two discrete laws, given the masses of each outcome under both."""
-    cells = np.floor(np.log(p / q) / interval).astype(np.int64)
-    return on_grid(p, q, cells, interval, below=below, infinity=infinity)
+def atoms(log_p: Array, log_q: Array, interval: float, *, infinity: float = 0.0) -> Losses:
+    """Round the losses of two discrete laws, given the log masses of each outcome under both."""
+    cells = np.floor((log_p - log_q) / interval).astype(np.int64)
+    return on_grid(np.exp(log_p), np.exp(log_q), cells, interval, infinity=infinity)
 
 
 def from_profile(losses: NDArray[np.int64], deltas: Array, interval: float) -> Losses:

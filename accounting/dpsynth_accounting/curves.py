@@ -64,7 +64,7 @@ ACCURACY = 1e-4
 """Relative error of an epsilon that discretisation aims at; it is always upwards."""
 
 _LATTICE_WORTHWHILE = 600  # above this sigma2 smoothing costs less than 0.13 % of the noise
-_HOPELESS = 1000  # expected loss, in nats, from which no epsilon worth claiming is left
+_HOPELESS = 300  # expected loss, in nats, from which no epsilon worth claiming is left
 _CELLS, _SEARCH_CELLS = 1 << 21, 1 << 18  # of a composition: certified, and in a search
 _PROFILE_POINTS = 2000  # points at which the curve of parallel parts is taken
 

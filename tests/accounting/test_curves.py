@@ -133,6 +133,17 @@ def test_a_hopeless_plan_is_priced_at_infinity_at_once(event: Event) -> None:
     assert price.true_positive_rate(0.01) == 1.0
 
 
+@pytest.mark.parametrize("shift", [10, 17, 20, 24])
+@pytest.mark.parametrize("sigma2", ["1/2", "1", "3"])
+def test_a_shift_far_beyond_the_noise_is_priced_above_its_mean_loss(
+    shift: int, sigma2: str
+) -> None:
+    """There the other law's masses are below the least float."""
+    event = DiscreteGaussian(Fraction(sigma2), shift * shift, 1)
+    assert curve(event).epsilon(1e-6) > shift * shift / (2 * float(Fraction(sigma2)))
+    assert curve(event).delta(10.0) > 0.99
+
+
 @pytest.mark.parametrize("event", [Gaussian(Fraction(10**300)), Gaussian(Fraction(10**150))])
 def test_a_plan_of_almost_no_signal_costs_almost_nothing(event: Event) -> None:
     assert curve(event).epsilon(1e-9) <= 1e-9

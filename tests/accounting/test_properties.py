@@ -206,6 +206,19 @@ def test_choices_of_different_ranges_are_priced_in_their_worst_order() -> None:
         assert upwards.delta(0.5) <= curve(plan).delta(0.5) <= upwards.delta(0.5) * 1.002
 
 
+@pytest.mark.parametrize("count", [3, 20])
+def test_many_choices_of_different_ranges_beside_dp_sgd_have_a_price(count: int) -> None:
+    """DP-SGD has no finite rho, so zCDP cannot stand in where the worst order is out of reach."""
+    training = SubsampledGaussian(Fraction(1, 100), Fraction(1), 500)
+    ranges = [Fraction(50 + i, 1000) for i in range(count)]
+    plan = Sequence((training, *(Exponential(epsilon) for epsilon in ranges)))
+    narrow = Sequence((training, Repeat(Exponential(ranges[0]), count)))
+    wide = Sequence((training, Repeat(Exponential(ranges[-1]), count)))
+    found = price(plan, 1e-6)
+    assert price(narrow, 1e-6) <= found * NOISE
+    assert found <= price(wide, 1e-6) * NOISE * 1.1
+
+
 @quick
 @given(st.lists(leaves, min_size=1, max_size=3), deltas)
 def test_a_plan_costs_at_least_each_part(parts: list[Event], delta: float) -> None:
