@@ -118,6 +118,15 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return first_below(lambda epsilon: gaussian_delta(mu, epsilon), delta)
 
 
+def pure_mu(epsilon: float) -> float:
+    """Return the mu of a Gaussian answer that dominates epsilon-DP, rounded up.
+
+    A choice of epsilon-bounded range is dominated as if it were epsilon / 2-DP. Both proofs:
+    ``docs/explanation/filters.md``.
+    """
+    return 2 * float(-special.ndtri(1 / (1 + math.exp(min(epsilon, 700.0))))) * (1 + 1e-12)
+
+
 def gaussian_deltas(mu: float) -> Callable[[Array], Array]:
     """Return delta of mu-GDP as a function of arrays."""
     if mu == 0:

@@ -15,6 +15,7 @@ parameters) may adapt to earlier answers:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
@@ -34,6 +35,7 @@ from dpsynth_accounting._bounds import (
     MixedBound,
     gaussian_delta,
     gaussian_deltas,
+    pure_mu,
 )
 from dpsynth_accounting._choices import Choices, Kinds, fineness, worst_choices
 from dpsynth_accounting._errors import InvalidRequest
@@ -298,8 +300,21 @@ def _worst_of(chosen: Kinds, rest: float, accuracy: float) -> Choices | None:
         accuracy: Relative error allowed in the whole.
     """
     theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in chosen)
-    cells = fineness(chosen, 2 * accuracy * (1 + rest / theirs))
+    wanted = 2 * accuracy * (1 + rest / theirs)
+    cells = fineness(chosen, wanted)
+    while cells is None and len(chosen) > 1:
+        chosen = _fewer_kinds(chosen)
+        cells = fineness(chosen, wanted)
     return None if cells is None else worst_choices(chosen, cells)
+
+
+def _fewer_kinds(chosen: Kinds) -> Kinds:
+    """Widen one kind of choice to the next wider, the closest there is."""
+    kinds = sorted(chosen)
+    ratios = [after / before for (before, _), (after, _) in itertools.pairwise(kinds)]
+    i = ratios.index(min(ratios))
+    merged = (kinds[i + 1][0], kinds[i][1] + kinds[i + 1][1])
+    return (*kinds[:i], merged, *kinds[i + 2 :])
 
 
 def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -> MixedBound | None:
@@ -317,14 +332,16 @@ def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -
     variance = sum(variances) + smooth.mu**2
     spread = math.sqrt(variance)
     # The first bounds the variance that rounding adds, the second the error of a single atom.
-    interval = min(math.sqrt(8 * accuracy * variance / (sum(counts) + 1)), 2 * accuracy * spread)
+    interval = min(math.sqrt(8 * accuracy * variance / (sum(counts) + 1)), accuracy * spread)
     choices = _worst_of(chosen, variance, accuracy) if chosen else None
+    mu = smooth.mu
     if chosen and choices is None:
-        return None
+        # Too many for the worst adversary: each is dominated by a Gaussian answer.
+        mu = math.sqrt(mu * mu + sum(pure_mu(epsilon / 2) ** 2 * n for epsilon, n in chosen))
     most = _SEARCH_CELLS if accuracy > ACCURACY else _CELLS
     for _ in range(12):
         try:
-            pair = _law_of_all(gridded, smooth.mu, sum(counts), interval, most)
+            pair = _law_of_all(gridded, mu, sum(counts), interval, most)
         except OverflowError:  # too fine for memory: a coarser grid is as safe
             interval *= 2
             continue

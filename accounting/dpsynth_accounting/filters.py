@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dpsynth_accounting import _special as special
-from dpsynth_accounting._bounds import gaussian_epsilon
+from dpsynth_accounting._bounds import gaussian_epsilon, pure_mu
 from dpsynth_accounting._errors import InvalidRequest
 from dpsynth_accounting.budget import Budget, show
 from dpsynth_accounting.curves import (
@@ -264,8 +263,7 @@ def _up(value: float) -> Fraction:
 
 
 def _pure_mu2(epsilon: float) -> Fraction:
-    """Return the squared mu that dominates epsilon-DP: 2 Phi^-1(e^epsilon / (1 + e^epsilon))."""
-    return _up((2 * float(-special.ndtri(1 / (1 + math.exp(epsilon))))) ** 2)
+    return _up(pure_mu(epsilon) ** 2)
 
 
 def _slack(shifts: int, budget: Budget) -> Fraction:

@@ -141,7 +141,7 @@ def test_a_shift_far_beyond_the_noise_is_priced_above_its_mean_loss(
     """There the other law's masses are below the least float."""
     event = DiscreteGaussian(Fraction(sigma2), shift * shift, 1)
     assert curve(event).epsilon(1e-6) > shift * shift / (2 * float(Fraction(sigma2)))
-    assert curve(event).delta(10.0) > 0.99
+    assert curve(event).delta(shift * shift / (8 * float(Fraction(sigma2)))) > 0.9
 
 
 @pytest.mark.parametrize("event", [Gaussian(Fraction(10**300)), Gaussian(Fraction(10**150))])

@@ -226,10 +226,17 @@ def test_a_plan_costs_at_least_each_part(parts: list[Event], delta: float) -> No
     assert all(price(part, delta) <= whole * NOISE + 1e-9 for part in parts)
 
 
+def priced_alike(event: Event) -> bool:
+    """Say whether a part is not one that only zCDP, or only its own lattice, prices well."""
+    coarse = isinstance(event, DiscreteGaussian) and event.sigma2 < 30
+    block = isinstance(event, GaussianBlock) and event.least_sigma2 < 30
+    return not (coarse or block or isinstance(event, Concentrated))
+
+
 @quick
-@given(st.lists(leaves.filter(lambda e: not isinstance(e, Concentrated)), max_size=3), deltas)
+@given(st.lists(leaves.filter(priced_alike), max_size=3), deltas)
 def test_a_plan_costs_no_more_than_its_parts_added_up(parts: list[Event], delta: float) -> None:
-    """But where a declared zCDP part takes all others at their rho: see the page on it."""
+    """But where parts are cheapest by different bounds, of which a plan takes one for all."""
     assume(parts)
     whole = price(Sequence(tuple(parts)), delta)
     apart = sum(price(part, delta / len(parts)) for part in parts)
