@@ -193,7 +193,7 @@ def curve(event: Event, *, accuracy: float = ACCURACY) -> Curve:
         if pure <= _HOPELESS or not bounds:
             bounds.append((pure, None))
     responses = [(ApproxDP(e.epsilon, Fraction(0)), n) for e, n in declared if e.epsilon > 0]
-    if sum(count for _, count in responses) > (0 if proper else 1):
+    if responses:
         bounds.extend((Fraction(0), bound) for bound in _bounds([*proper, *responses], accuracy))
     return Curve(tuple(bounds), base_delta)
 
