@@ -331,8 +331,11 @@ def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -
         return None
     variance = sum(variances) + smooth.mu**2
     spread = math.sqrt(variance)
-    # The first bounds the variance that rounding adds, the second the error of a single atom.
-    interval = min(math.sqrt(8 * accuracy * variance / (sum(counts) + 1)), accuracy * spread)
+    # The first bounds the variance that rounding adds; the second the error of single atoms, which
+    # over many losses averages out.
+    count = sum(counts)
+    atom = accuracy * spread * max(1.0, math.sqrt(count) / 10)
+    interval = min(math.sqrt(8 * accuracy * variance / (count + 1)), atom)
     choices = _worst_of(chosen, variance, accuracy) if chosen else None
     mu = smooth.mu
     if chosen and choices is None:
@@ -341,7 +344,7 @@ def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -
     most = _SEARCH_CELLS if accuracy > ACCURACY else _CELLS
     for _ in range(12):
         try:
-            pair = _law_of_all(gridded, mu, sum(counts), interval, most)
+            pair = _law_of_all(gridded, mu, count, interval, most)
         except OverflowError:  # too fine for memory: a coarser grid is as safe
             interval *= 2
             continue

@@ -305,6 +305,7 @@ def concentrated(rho: float, delta: float) -> float:
         (10, 3, 3, 3, 10, 3),
         (3, 10, 3, 3, 3, 10, 3),
         (5, 2, 7, 2, 5),
+        (2, 3, 4, 7, 8, 9),
     ],
 )
 def test_choices_of_several_ranges_in_any_order(order: tuple[int, ...]) -> None:
