@@ -93,7 +93,7 @@ def mixed_parts(row: Facts, scale: float) -> dict[str, list[tuple[float, ...]]]:
         "gaussian": [(scale * (20 + i / 4),) for i in range(rest - laplaces - phases)],
         "laplace": [(scale * (30 + i),) for i in range(laplaces)],
         "dpsgd": [(0.005 + i / 2000, scale * (1 + i / 10), 100) for i in range(phases)],
-        "choice": [(0.05 + i / 1000,) for i in range(row["choices"])],
+        "choice": [((0.05 + i / 1000) / scale,) for i in range(row["choices"])],
     }
 
 

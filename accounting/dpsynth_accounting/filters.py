@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from dpsynth_accounting._bounds import gaussian_epsilon, pure_mu
 from dpsynth_accounting._errors import InvalidRequest
@@ -154,7 +155,7 @@ class Filter:
             InvalidRequest: The plan costs more than it claims, or has no finite cost under this
                 filter.
         """
-        price = curve(event).epsilon(delta)
+        price = _price(event, delta)
         if price > float(epsilon):
             raise InvalidRequest(
                 f"A plan was to be charged at epsilon {show(epsilon)}, delta {show(delta)}.",
@@ -252,6 +253,12 @@ class Filter:
 
 ADDITIVE = Filter("additive")
 """The default: whole plans, each priced exactly, add up their epsilons and deltas."""
+
+
+@lru_cache(maxsize=1024)
+def _price(event: Event, delta: Fraction) -> float:
+    """Return the certified price; kept, since a plan is priced again when it is reserved."""
+    return curve(event).epsilon(delta)
 
 
 def _times(charge: Charge, count: int) -> Charge:
