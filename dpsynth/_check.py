@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth.codec import NO_CATEGORY, BooleanCodec, CategoricalCodec, numbers_of, text_of
+from dpsynth._values import numbers_of, text_of
+from dpsynth.codec import NO_CATEGORY, BooleanCodec, CategoricalCodec
 from dpsynth.domain import resolve
 from dpsynth.recipe import Recipe
 from dpsynth.schema import (

@@ -9,7 +9,8 @@ from decimal import ROUND_FLOOR, Decimal
 import numpy as np
 import pandas as pd
 
-from dpsynth.codec import BooleanCodec, numbers_of, text_of
+from dpsynth._values import numbers_of, text_of
+from dpsynth.codec import BooleanCodec
 from dpsynth.schema import toml
 from dpsynth.vault import column_names, load_table
 

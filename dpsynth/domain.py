@@ -11,18 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dpsynth._values import Kind
 from dpsynth.codec import (
     BooleanCodec,
     CategoricalCodec,
     Codec,
-    Grid,
-    Kind,
     NumericCodec,
     codec_from_json,
-    fine_starts,
-    on_lattice,
-    widest_grid,
 )
+from dpsynth.grids import Grid, fine_starts, on_lattice, widest_grid
 from dpsynth.schema import (
     Boolean,
     Categorical,

@@ -19,18 +19,16 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dpsynth._values import numbers_of, text_of
 from dpsynth.codec import (
     BooleanCodec,
     CategoricalCodec,
     Codec,
     NumericCodec,
-    bounds_from_histogram,
     codec_from_json,
-    numbers_of,
-    text_of,
-    widest_grid,
 )
 from dpsynth.domain import resolve
+from dpsynth.grids import bounds_from_histogram, widest_grid
 from dpsynth.schema import (
     Boolean,
     Categorical,
@@ -755,7 +753,7 @@ def test_codecs_write_nothing_but_json(tmp_path: Any) -> None:
 def test_no_warning_with_every_warning_on() -> None:
     program = (
         "import numpy as np, pandas as pd\n"
-        "from dpsynth.codec import text_of, numbers_of\n"
+        "from dpsynth._values import text_of, numbers_of\n"
         "s = pd.Series([b'a', 'x', 1, None, '2020-01-01', [1], np.array([1, 2])], dtype=object)\n"
         "text_of(s); [numbers_of(s, k) for k in ('integer', 'real', 'date', 'datetime')]\n"
     )

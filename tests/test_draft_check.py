@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dpsynth._check import CheckReport, ColumnCheck, check
 from dpsynth._draft import draft
-from dpsynth.codec import numbers_of
+from dpsynth._values import numbers_of
 from dpsynth.domain import resolve
 from dpsynth.schema import (
     Boolean,

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.codec import bounds_from_histogram, text_of
+from dpsynth._values import text_of
 from dpsynth.domain import Domain, range_grid, resolve
 from dpsynth.engines import marginal_counts
+from dpsynth.grids import bounds_from_histogram
 from dpsynth.vault import _noise
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
 from dpsynth.vault._plan import (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from dpsynth.codec import text_of
+from dpsynth._values import text_of
 from dpsynth.vault import _bound
 from dpsynth.vault._rows import Kept
 from dpsynth_accounting import Account

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth.codec import text_of
+from dpsynth._values import text_of
 from dpsynth.domain import Domain
 from dpsynth.schema import Schema
 from dpsynth.vault import _bound

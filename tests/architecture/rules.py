@@ -16,7 +16,7 @@ from pathlib import Path
 CORE = "dpsynth_accounting"
 SHELL = "dpsynth"
 
-FOUNDATIONS = frozenset({"schema", "domain", "codec", "_values", "_version"})
+FOUNDATIONS = frozenset({"schema", "domain", "codec", "grids", "_values", "_version"})
 MIDDLE = frozenset({"marginal", "deep", "attacks", "evaluation"})
 _HEIGHTS = (
     FOUNDATIONS,

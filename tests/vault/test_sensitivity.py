@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import dpsynth as dp
-from dpsynth.codec import text_of
+from dpsynth._values import text_of
 from dpsynth.vault import (
     Audit,
     Block,
