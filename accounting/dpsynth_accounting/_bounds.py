@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,14 +13,14 @@ import numpy as np
 from dpsynth_accounting import _special as special
 from dpsynth_accounting._choices import Choices
 from dpsynth_accounting._loss import Array
-from dpsynth_accounting.renyi import zcdp_to_approx_dp, zcdp_to_delta
+from dpsynth_accounting.renyi import zcdp_to_approx_dp, zcdp_to_deltas
 
 ROUNDING = 1e-9
 """Relative margin on every epsilon for floating point."""
 
 
 class Bound(Protocol):
-    def delta(self, epsilon: float) -> float: ...
+    def deltas(self, epsilon: Array) -> Array: ...
 
     def epsilon(self, delta: float) -> float: ...
 
@@ -31,9 +32,9 @@ class GaussianBound:
     mu: float
     slack: float = 0.0
 
-    def delta(self, epsilon: float) -> float:
+    def deltas(self, epsilon: Array) -> Array:
         shifted = epsilon * (1 - ROUNDING) - 2 * self.slack
-        return min(1.0, math.exp(self.slack) * gaussian_delta(self.mu, shifted))
+        return np.minimum(1.0, math.exp(self.slack) * gaussian_deltas(self.mu)(shifted))
 
     def epsilon(self, delta: float) -> float:
         target = delta * math.exp(-self.slack)
@@ -46,8 +47,8 @@ class ConcentratedBound:
 
     rho: float
 
-    def delta(self, epsilon: float) -> float:
-        return zcdp_to_delta(self.rho, epsilon)
+    def deltas(self, epsilon: Array) -> Array:
+        return zcdp_to_deltas(self.rho, epsilon * (1 - ROUNDING))
 
     def epsilon(self, delta: float) -> float:
         return zcdp_to_approx_dp(self.rho, delta) * (1 + ROUNDING)
@@ -69,19 +70,20 @@ class MixedBound:
     slack: float
     margin: float
 
-    def delta(self, epsilon: float) -> float:
+    def deltas(self, epsilon: Array) -> Array:
         shifted = epsilon * (1 - ROUNDING) - 2 * self.slack
-        return min(1.0, math.exp(self.slack) * self._worst(shifted) + self.margin)
+        return np.minimum(1.0, math.exp(self.slack) * self._worst(shifted) + self.margin)
 
     def epsilon(self, delta: float) -> float:
         target = (delta - self.margin) * math.exp(-self.slack)
-        found = first_below(self._worst, target)
+        found = first_below(lambda at: float(self._worst(np.array([at]))[0]), target)
         return max(0.0, found + 2 * self.slack) * (1 + ROUNDING)
 
-    def _worst(self, epsilon: float) -> float:
-        if self.choices is None:
-            return max(float(other(np.array([epsilon]))[0]) for other in self.others)
-        return max(self.choices.delta(other, epsilon) for other in self.others)
+    def _worst(self, epsilon: Array) -> Array:
+        curves = self.others
+        if self.choices is not None:
+            curves = tuple(partial(self.choices.deltas, other) for other in self.others)
+        return np.asarray(np.max([each(epsilon) for each in curves], axis=0))
 
 
 def first_below(falling: Callable[[float], float], target: float) -> float:
@@ -105,12 +107,19 @@ def first_below(falling: Callable[[float], float], target: float) -> float:
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
-    """Return the exact delta(epsilon) of mu-GDP (Balle and Wang 2018, Theorem 8)."""
+    """Return delta(epsilon) of mu-GDP, rounded up (Balle and Wang 2018, Theorem 8)."""
     if mu == 0:
         return max(0.0, -math.expm1(epsilon))
     first = float(special.ndtr(mu / 2 - epsilon / mu))
     log_second = epsilon + float(special.log_ndtr(-mu / 2 - epsilon / mu))
-    return max(0.0, first - math.exp(min(log_second, 0.0))) if first > 0 else 0.0
+    lost = float(_lost(np.float64(mu / 2 + epsilon / mu)))
+    second = math.exp(min(log_second, 0.0))
+    return max(0.0, first * (1 + lost) - second) if first > 0 else 0.0
+
+
+def _lost(z: Array | np.float64) -> Array:
+    """Return the share of Phi's tail at z that rounding may take from a difference of two."""
+    return np.asarray(1e-15 * (1 + np.minimum(np.abs(z), 40.0) ** 2))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -124,7 +133,13 @@ def pure_mu(epsilon: float) -> float:
     A choice of epsilon-bounded range is dominated as if it were epsilon / 2-DP. Both proofs:
     ``docs/explanation/filters.md``.
     """
-    return 2 * float(-special.ndtri(1 / (1 + math.exp(min(epsilon, 700.0))))) * (1 + 1e-12)
+    if epsilon < 1:  # where the quantile is near 1/2 its own digits are lost
+        mu = math.sqrt(8) * float(special.erfinv(math.tanh(epsilon / 2)))
+    elif epsilon < 700:
+        mu = 2 * float(-special.ndtri(1 / (1 + math.exp(epsilon))))
+    else:
+        mu = math.sqrt(8 * epsilon)  # above it, since Phi(-x) <= exp(-x^2 / 2) / 2
+    return mu * (1 + 1e-12)
 
 
 def gaussian_deltas(mu: float) -> Callable[[Array], Array]:
@@ -134,6 +149,8 @@ def gaussian_deltas(mu: float) -> Callable[[Array], Array]:
 
     def deltas(epsilon: Array) -> Array:
         second = np.exp(np.minimum(epsilon + special.log_ndtr(-mu / 2 - epsilon / mu), 0.0))
-        return np.asarray(np.maximum(0.0, special.ndtr(mu / 2 - epsilon / mu) - second))
+        first = special.ndtr(mu / 2 - epsilon / mu)
+        lost = _lost(mu / 2 + epsilon / mu)
+        return np.asarray(np.where(first > 0, np.maximum(0.0, first * (1 + lost) - second), 0.0))
 
     return deltas

@@ -19,6 +19,7 @@ from dpsynth_accounting._loss import Array, Losses, atoms, on_grid
 Pair: TypeAlias = tuple[Losses, Losses]
 
 _MOST_CELLS = 1 << 21
+_TOGETHER = 4096  # points worked on at once, so that what they need fits the cache
 
 
 def _cells(bottom: float, top: float, interval: float) -> NDArray[np.int64]:
@@ -56,8 +57,7 @@ def subsampled(rate: float, sigma: float, group: int, interval: float, tail: flo
     rate); without them it is N(0, sigma^2) (Zhu, Dong, Wang 2022, Theorem 11, for a group of 1).
     """
     numbers, weights = _binomial(rate, group)
-    z = float(-special.ndtri(tail))
-    ends = np.array([-z * sigma, group + z * sigma])
+    ends = _ends(numbers, weights, sigma, tail)
     bottom, top = _log_ratio(ends, numbers, weights, sigma)
     cells = _cells(float(bottom), float(top), interval)
     inner = cells[1:].astype(np.float64) * interval
@@ -92,7 +92,22 @@ def _binomial(rate: float, group: int) -> tuple[Array, Array]:
     if rate == 1.0:
         return j[-1:], np.ones(1)
     logs = special.gammaln(group + 1) - special.gammaln(j + 1) - special.gammaln(group - j + 1)
-    return j, np.exp(logs + j * math.log(rate) + (group - j) * math.log1p(-rate))
+    weights = np.exp(logs + j * math.log(rate) + (group - j) * math.log1p(-rate))
+    return j, weights / weights.sum()
+
+
+def _ends(numbers: Array, weights: Array, sigma: float, tail: float) -> Array:
+    """Return the points outside which both laws have at most ``tail``, on each side.
+
+    The mixture is above N(0, sigma^2) in distribution: the one's tail bounds the other's.
+    """
+    z = float(-special.ndtri(tail))
+    low, high = z * sigma, float(numbers[-1]) + z * sigma
+    for _ in range(40):
+        middle = (low + high) / 2
+        beyond = float((weights * special.ndtr((numbers - middle) / sigma)).sum())
+        low, high = (low, middle) if beyond <= tail else (middle, high)
+    return np.array([-z * sigma, high])
 
 
 def _log_ratio(x: Array, numbers: Array, weights: Array, sigma: float) -> Array:
@@ -101,9 +116,16 @@ def _log_ratio(x: Array, numbers: Array, weights: Array, sigma: float) -> Array:
         logs = np.log(weights)
     if len(numbers) == 2:
         return np.asarray(np.logaddexp(logs[0], logs[1] + (2 * x - 1) / (2 * sigma * sigma)))
-    j = numbers[:, None]
-    each = logs[:, None] + j * (2 * x - j) / (2 * sigma * sigma)
-    return np.asarray(np.logaddexp.reduce(each, axis=0))
+    return _sum_of_terms(x, numbers, logs, sigma)[0]
+
+
+def _sum_of_terms(x: Array, numbers: Array, logs: Array, sigma: float) -> tuple[Array, Array]:
+    """Return the log-ratio and its slope."""
+    terms = logs + numbers * (2 * x[:, None] - numbers) / (2 * sigma * sigma)
+    greatest = terms.max(axis=1)
+    terms = np.exp(terms - greatest[:, None])
+    total = terms.sum(axis=1)
+    return greatest + np.log(total), terms @ numbers / (total * sigma * sigma)
 
 
 def _masses(edges: Array, numbers: Array, weights: Array, sigma: float) -> tuple[Array, Array]:
@@ -115,13 +137,23 @@ def _masses(edges: Array, numbers: Array, weights: Array, sigma: float) -> tuple
 
 
 def _invert(losses: Array, ends: Array, numbers: Array, weights: Array, sigma: float) -> Array:
-    """Return the points at which the mixture's log-ratio takes given values, by bisection."""
-    low, high = np.full(len(losses), ends[0]), np.full(len(losses), ends[1])
-    for _ in range(60):
-        middle = (low + high) / 2
-        under = _log_ratio(middle, numbers, weights, sigma) < losses
-        low, high = np.where(under, middle, low), np.where(under, high, middle)
-    return np.asarray((low + high) / 2)
+    """Return the points at which the mixture's log-ratio takes given values, by Newton's method.
+
+    The log-ratio is convex in x: after one step all points are above the roots, and fall to them.
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(weights)
+    known = np.linspace(ends[0], ends[1], 4097)
+    x = np.interp(losses, _log_ratio(known, numbers, weights, sigma), known)
+    enough = 1e-14 * (1 + float(np.abs(losses).max(initial=0.0)))
+    for start in range(0, len(x), _TOGETHER):
+        some, wanted = x[start : start + _TOGETHER], losses[start : start + _TOGETHER]
+        for _ in range(60):
+            found, slope = _sum_of_terms(some, numbers, logs, sigma)
+            some[:] = np.clip(some - (found - wanted) / np.maximum(slope, 1e-300), *ends)
+            if np.abs(found - wanted).max() <= enough:
+                break
+    return np.asarray(x)
 
 
 @lru_cache(maxsize=32)
@@ -173,7 +205,7 @@ def discrete_gaussian(sigma2: float, shift: int, interval: float, tail: float) -
 def pure(epsilon: float, interval: float) -> Pair:
     """Losses of randomised response, which dominates every epsilon-DP mechanism.
 
-    Kairouz, Oh, Viswanath 2015, Theorem 3.1.
+    Kairouz, Oh, Viswanath 2015, proof of Theorem 3.3; and ``docs/explanation/approx-dp.md``.
     """
     true = -math.log1p(math.exp(-epsilon))
     told = np.array([true, true - epsilon])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scipy.special import gammaln, log_ndtr, logsumexp, ndtr, ndtri
+    from scipy.special import erfinv, gammaln, log_ndtr, logsumexp, ndtr, ndtri
 
-__all__ = ["gammaln", "log_ndtr", "logsumexp", "ndtr", "ndtri"]
+__all__ = ["erfinv", "gammaln", "log_ndtr", "logsumexp", "ndtr", "ndtri"]
 
 
 def __getattr__(name: str) -> Any:

@@ -211,7 +211,7 @@ def _root(excess: Callable[[float], float], start: float, least_step: float) -> 
     the scale, and closed by regula falsi. What is returned was itself tried.
     """
     low = high = math.log(start)
-    at_low = at_high = excess(start)
+    at_low = at_high = excess(math.exp(low))
     for attempt in range(60):
         if at_low <= 0:
             break

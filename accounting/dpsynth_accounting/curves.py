@@ -15,7 +15,6 @@ parameters) may adapt to earlier answers:
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
@@ -37,8 +36,9 @@ from dpsynth_accounting._bounds import (
     gaussian_deltas,
     pure_mu,
 )
-from dpsynth_accounting._choices import Choices, Kinds, fineness, worst_choices
+from dpsynth_accounting._choices import Choices, Kinds, grid_of, worst_choices
 from dpsynth_accounting._errors import InvalidRequest
+from dpsynth_accounting._loss import Array
 from dpsynth_accounting.budget import Number, exact
 from dpsynth_accounting.events import (
     ApproxDP,
@@ -107,14 +107,22 @@ class Curve:
     def conditional_delta(self, epsilon: Number) -> float:
         """Return delta at ``epsilon`` without ``base_delta``: given that no such leaf failed."""
         wanted = exact(epsilon)
-        return min(self._delta(bound, wanted - base) for base, bound in self.bounds)
+        return min(
+            float(self._deltas(bound, np.array([float(wanted - base)]))[0])
+            for base, bound in self.bounds
+        )
+
+    def conditional_deltas(self, epsilon: Array) -> Array:
+        """Return :meth:`conditional_delta` at each epsilon, less exactly: rounded up."""
+        found = [self._deltas(bound, epsilon - _float_up(base)) for base, bound in self.bounds]
+        return np.asarray(np.min(found, axis=0))
 
     @staticmethod
-    def _delta(bound: Bound | None, epsilon: Fraction) -> float:
-        if epsilon < 0:
-            # The same test, seen from the other law: delta(-e) = 1 - e^-e (1 - delta(e)).
-            return 1 - math.exp(float(epsilon)) * (1 - Curve._delta(bound, -epsilon))
-        return 0.0 if bound is None else bound.delta(float(epsilon))
+    def _deltas(bound: Bound | None, epsilon: Array) -> Array:
+        size = np.abs(epsilon)
+        found = np.zeros(len(size)) if bound is None else bound.deltas(size)
+        # Below 0 it is the same test, seen from the other law: delta(-e) = 1 - e^-e (1 - delta(e)).
+        return np.where(epsilon < 0, 1 - np.exp(-size) * (1 - found), found)
 
     def advantage(self) -> float:
         """Return the greatest membership advantage, TPR - FPR, of any attacker: delta(0)."""
@@ -126,16 +134,7 @@ class Curve:
         For a plan of Gaussian steps it is the plan's own mu, up to rounding; for others it is a
         summary at one delta, not a guarantee at another.
         """
-        epsilon, at = self.epsilon(delta), float(exact(delta))
-        if math.isinf(epsilon):
-            return math.inf
-        low, high = 0.0, 1.0
-        while gaussian_delta(high, epsilon) < at:
-            low, high = high, 2 * high
-        while high - low > 1e-9 * high:
-            middle = (low + high) / 2
-            low, high = (middle, high) if gaussian_delta(middle, epsilon) < at else (low, middle)
-        return high
+        return _mu_of(self.epsilon(delta), float(exact(delta)))
 
     def true_positive_rate(self, false_positive_rate: float) -> float:
         """Return the greatest rate at which any attacker can recognise a member.
@@ -157,17 +156,45 @@ class Curve:
             best = min(best, 1 - (1 - false_positive_rate - delta) / odds)
         return min(1.0, best * (1 + ROUNDING))
 
+    def top(self, least: Fraction) -> float:
+        """Return an epsilon beyond which hardly any delta is left above ``base_delta``.
+
+        Args:
+            least: What is wanted to be left; more is where no epsilon has so little.
+        """
+        deltas = (least, *(Fraction(1, 10**digits) for digits in (10, 9, 7, 5, 3)))
+        tops = (self.epsilon(self.base_delta + each) for each in deltas)
+        return next((epsilon for epsilon in tops if epsilon < math.inf), math.inf)
+
     @cached_property
     def _frontier(self) -> list[tuple[float, float]]:
         """Points (epsilon, delta) of the curve, from 0 to where delta is negligible."""
-        deltas = (self.base_delta + Fraction(1, 10**digits) for digits in (11, 9, 7, 5, 3))
-        top = next((e for e in map(self.epsilon, deltas) if e < math.inf), math.inf)
+        top = self.top(Fraction(1, 10**11))
         if math.isinf(top):
             return []
         # The sums of declared epsilons are corners of the curve.
         corners = {base for base, _ in self.bounds}
         grid = corners | {Fraction(float(s)) for s in np.linspace(0.0, min(top, 200.0), 200)}
         return [(float(epsilon), self.delta(epsilon)) for epsilon in sorted(grid)]
+
+
+def _float_up(value: Fraction) -> float:
+    """Return the least float that is not below a rational."""
+    near = float(value)
+    return near if near >= value else math.nextafter(near, math.inf)
+
+
+def _mu_of(epsilon: float, delta: float) -> float:
+    """Return the mu of the Gaussian mechanism with a given (epsilon, delta)."""
+    if math.isinf(epsilon):
+        return math.inf
+    low, high = 0.0, 1.0
+    while gaussian_delta(high, epsilon) < delta:
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if gaussian_delta(middle, epsilon) < delta else (low, middle)
+    return high
 
 
 @lru_cache(maxsize=256)
@@ -300,21 +327,8 @@ def _worst_of(chosen: Kinds, rest: float, accuracy: float) -> Choices | None:
         accuracy: Relative error allowed in the whole.
     """
     theirs = sum(epsilon * epsilon / 4 * n for epsilon, n in chosen)
-    wanted = 2 * accuracy * (1 + rest / theirs)
-    cells = fineness(chosen, wanted)
-    while cells is None and len(chosen) > 1:
-        chosen = _fewer_kinds(chosen)
-        cells = fineness(chosen, wanted)
-    return None if cells is None else worst_choices(chosen, cells)
-
-
-def _fewer_kinds(chosen: Kinds) -> Kinds:
-    """Widen one kind of choice to the next wider, the closest there is."""
-    kinds = sorted(chosen)
-    ratios = [after / before for (before, _), (after, _) in itertools.pairwise(kinds)]
-    i = ratios.index(min(ratios))
-    merged = (kinds[i + 1][0], kinds[i][1] + kinds[i + 1][1])
-    return (*kinds[:i], merged, *kinds[i + 2 :])
+    found = grid_of(chosen, 2 * accuracy * (1 + rest / theirs))
+    return None if found is None else worst_choices(*found)
 
 
 def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -> MixedBound | None:
@@ -349,7 +363,7 @@ def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -
             interval *= 2
             continue
         return MixedBound(
-            tuple(losses.delta for losses in pair), choices, smooth.slack, _loss.SLACK
+            tuple(losses.delta for losses in pair), choices, smooth.slack, _loss.slack(count + 1)
         )
     return None
 
@@ -401,7 +415,9 @@ def _moments(event: Event, count: int) -> tuple[float, float, int]:
                 count * coordinates,
             )
         case Parallel(events):
-            mu = max(curve(each, accuracy=1e-2).mu(1e-6) for each in events)
+            few = Fraction(1, 10**6)
+            rough = [curve(each, accuracy=1e-2) for each in set(events)]
+            mu = max(_mu_of(each.epsilon(each.base_delta + few), float(few)) for each in rough)
             return count * mu * mu / 2, count * mu * mu, count
         case _:
             raise TypeError("only leaves whose losses are put on a grid have their moments taken")
@@ -432,17 +448,13 @@ def _law(event: Event, interval: float, tail: float) -> _laws.Pair:
 @lru_cache(maxsize=16)
 def _law_of_parts(event: Parallel, interval: float) -> _laws.Pair:
     """Return the losses of the worst part, at each epsilon the worst one."""
-    curves = [curve(each) for each in event.events]
-    top = max(each.epsilon(_loss.SLACK * 2 + each.base_delta) for each in curves)
+    curves = [curve(each) for each in set(event.events)]
+    top = max(each.top(Fraction(2, 10**12)) for each in curves)
     reach = math.ceil(min(top, 200.0) / interval)
     step = reach // (_PROFILE_POINTS // 2) + 1
     losses = np.arange(-(reach // step) - 1, reach // step + 2) * step
-    deltas = np.array(
-        [
-            max(each.conditional_delta(Fraction(float(e))) for each in curves)
-            for e in losses * interval
-        ]
-    )
+    at = np.asarray(losses * interval, dtype=np.float64)
+    deltas = np.max([each.conditional_deltas(at) for each in curves], axis=0)
     law = _loss.from_profile(losses, deltas, interval)
     return law, law
 

@@ -32,6 +32,13 @@ def _require(condition: bool, asked: str, limit: str, instead: str) -> None:
         raise InvalidRequest(asked, limit, instead)
 
 
+def _keep_exact(event: object) -> None:
+    """Keep whole numbers as fractions: divided by one another they would become floats."""
+    for each in fields(event):  # type: ignore[arg-type]
+        if each.type == "Fraction":
+            object.__setattr__(event, each.name, Fraction(getattr(event, each.name)))
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """Continuous Gaussian noise on a vector whose L2 sensitivity is ``sensitivity``.
@@ -52,6 +59,7 @@ class Gaussian:
             "Both sigma and sensitivity must be rationals above 0.",
             "Give the noise's standard deviation and the L2 sensitivity.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ class DiscreteGaussian:
             "l2_squared one of at least shifts.",
             "An integer shift that is not zero moves its coordinate by at least 1.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,7 @@ class Laplace:
             "Both scale and sensitivity must be rationals above 0.",
             "Give the noise's mean absolute value and the greatest change of the number.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,7 @@ class DiscreteLaplace:
             "The scale must be a rational above 0 and the sensitivity a whole number above 0.",
             "Give the noise's scale and the greatest change of the integer.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -165,6 +176,7 @@ class SubsampledGaussian:
             "The rate must be in (0, 1], sigma a rational above 0, steps and group at least 1.",
             "Give the sampling probability, the noise multiplier and the number of steps.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -196,6 +208,7 @@ class GaussianBlock:
             "Its precision and least sigma2 must be rationals above 0, its shifts at least 1.",
             "Give the total of l2_squared / sigma2 and the least sigma2 of any answer.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -216,6 +229,7 @@ class Exponential:
             "Its epsilon must be a rational above 0.",
             "Leave the event out if nothing is selected.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -233,6 +247,7 @@ class ApproxDP:
             "epsilon must be a rational of at least 0 and delta one in [0, 1).",
             "Give the mechanism's own proved parameters.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)
@@ -249,6 +264,7 @@ class Concentrated:
             "rho must be a rational of at least 0.",
             "Give the mechanism's own proved rho.",
         )
+        _keep_exact(self)
 
 
 @dataclass(frozen=True)

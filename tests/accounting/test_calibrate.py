@@ -23,6 +23,7 @@ from dpsynth_accounting import (
     rational_up,
     zcdp_to_approx_dp,
 )
+from dpsynth_accounting.calibrate import _root
 
 
 def marginals(count: int, k: int = 1) -> Callable[[float], Event]:
@@ -103,3 +104,18 @@ def test_rationals_bracket_the_float(value: float) -> None:
 
 def test_a_rational_is_never_rounded_down_to_nothing() -> None:
     assert rational_down(1e-30, 8) == Fraction(1, 8)
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.7, 1.0, 3.3, 17.9])
+def test_a_search_returns_a_scale_that_it_has_tried(limit: float) -> None:
+    """exp(log(x)) is not always x, and a plan may jump anywhere."""
+    tried = []
+
+    def excess(scale: float) -> float:
+        tried.append(scale)
+        return 1.0 if scale > limit else 0.0
+
+    for start in (limit, 0.3 * limit, 3 * limit):
+        found = _root(excess, start, 1e-3)
+        assert found in tried
+        assert found <= limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +37,8 @@ from dpsynth_accounting import (
     curve,
     rational_up,
 )
+from dpsynth_accounting._bounds import pure_mu
+from dpsynth_accounting.renyi import rdp, rho
 
 BUDGET = Budget(2, 1e-6)
 NAMES = ["additive", "gdp", "zcdp", "rdp-24"]
@@ -178,3 +181,46 @@ def test_a_division_refuses_without_taking() -> None:
     with pytest.raises(BudgetExceeded, match="0 shift"):
         division.take(DiscreteGaussian(Fraction(200), 1, 1))
     assert division.left == Fraction(1, 200)
+
+
+@pytest.mark.parametrize("name", ["gdp", "zcdp", "rdp-16"])
+@pytest.mark.parametrize(
+    ("whole", "fraction"),
+    [
+        (Gaussian(7, 3), Gaussian(Fraction(7), Fraction(3))),  # type: ignore[arg-type]
+        (Laplace(3), Laplace(Fraction(3))),  # type: ignore[arg-type]
+        (DiscreteGaussian(7), DiscreteGaussian(Fraction(7))),  # type: ignore[arg-type]
+    ],
+)
+def test_whole_numbers_cost_exactly_what_fractions_do(
+    name: str, whole: Event, fraction: Event
+) -> None:
+    """An int divided by an int is a float: it would be rounded, and down as often as up."""
+    budget = Budget(1, Fraction(1, 10**6))
+    assert Filter(name).cost(whole, budget) == Filter(name).cost(fraction, budget)
+    assert rho(whole) == rho(fraction)
+
+
+@pytest.mark.parametrize("epsilon", [1e-17, 1e-15, 1e-9, 1e-3, 0.5, 1.0, 5.0, 30.0, 699.0, 1e4])
+def test_the_gaussian_of_a_pure_epsilon_is_rounded_up_at_every_size(epsilon: float) -> None:
+    with mpmath.workdps(700):
+        wanted = 1 / (1 + mpmath.exp(epsilon))
+        mu = mpmath.mpf(pure_mu(epsilon))
+        assert mpmath.ncdf(-mu / 2) <= wanted  # more distance than needed, so a smaller tail
+        assert mu < min(mpmath.sqrt(mpmath.pi / 2) * epsilon, mpmath.sqrt(8 * epsilon)) * 1.01
+
+
+@pytest.mark.parametrize("scale", [10, 10**6, 10**9, 10**12])
+@pytest.mark.parametrize("order", [2, 16, 64])
+def test_a_divergence_near_nothing_is_not_rounded_to_nothing(scale: int, order: int) -> None:
+    with mpmath.workdps(60):
+        x, a = mpmath.mpf(1) / scale, mpmath.mpf(order)
+        laplace = a * mpmath.exp((a - 1) * x) + (a - 1) * mpmath.exp(-a * x)
+        exact = mpmath.log(laplace / (2 * a - 1)) / (a - 1)
+        assert rdp(Laplace(Fraction(scale)), order) >= exact * (1 - mpmath.mpf("1e-12"))
+        found = rdp(SubsampledGaussian(Fraction(1, scale), Fraction(2), 1), order)
+        terms = (
+            mpmath.binomial(order, k) * x**k * (1 - x) ** (a - k) * mpmath.exp(k * (k - 1) / 8)
+            for k in map(mpmath.mpf, range(order + 1))
+        )
+        assert found >= mpmath.log(mpmath.fsum(terms)) / (a - 1) * (1 - mpmath.mpf("1e-12"))

@@ -241,7 +241,8 @@ def test_many_sampled_steps_against_brackets(
         float(Fraction(rate)), float(Fraction(sigma)), steps, epsilon, step, group
     )
     assert low <= price.delta(epsilon)
-    assert price.delta(epsilon) <= high * 1.01
+    set_aside = 1e-12 + 5e-16 * (steps + 1)  # for rounding
+    assert price.delta(epsilon) <= high * 1.01 + set_aside
 
 
 @pytest.mark.parametrize(("rate", "sigma", "steps"), [(0.02, 1.0, 1000), (0.005, 0.7, 4000)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -34,6 +35,7 @@ from dpsynth_accounting import (
     Repeat,
     Sequence,
     SubsampledGaussian,
+    _choices,
     calibrate,
     canonical,
     curve,
@@ -219,6 +221,35 @@ def test_many_choices_of_different_ranges_beside_dp_sgd_have_a_price(count: int)
     assert found <= price(wide, 1e-6) * NOISE * 1.1
 
 
+@pytest.mark.parametrize("count", [2, 5, 8, 20])
+def test_choices_of_many_ranges_are_priced_soon_and_not_far_above_like_ones(count: int) -> None:
+    """Kinds are widened to fewer before the states of the iteration become many."""
+    noise = Gaussian(Fraction(5))
+    ranges = [Fraction(50 + 3 * i, 1000) for i in range(count)]
+    mean = Fraction(math.sqrt(sum(each * each for each in ranges) / count))
+    start = time.process_time()
+    found = curve(Sequence((*map(Exponential, ranges), noise))).epsilon(1e-6)
+    assert time.process_time() - start < 5  # 1.3 s where nothing else runs
+    alike = curve(Sequence((Repeat(Exponential(mean), count), noise))).epsilon(1e-6)
+    assert alike * 0.999 < found < alike * 1.06
+
+
+@quick
+@given(
+    st.lists(st.tuples(fractions("1/50", "1"), st.integers(1, 3)), min_size=1, max_size=5),
+    st.sampled_from([3e-3, 1e-4, 1e-6]),
+)
+def test_kinds_of_choices_are_only_ever_widened(
+    kinds: list[tuple[Fraction, int]], accuracy: float
+) -> None:
+    chosen = tuple((float(epsilon), count) for epsilon, count in dict(kinds).items())
+    found = _choices.grid_of(chosen, accuracy)
+    assert found is not None
+    before = sorted(epsilon for epsilon, count in chosen for _ in range(count))
+    after = sorted(epsilon for epsilon, count in found[0] for _ in range(count))
+    assert all(one <= other for one, other in zip(before, after, strict=True))
+
+
 @quick
 @given(st.lists(leaves, min_size=1, max_size=3), deltas)
 def test_a_plan_costs_at_least_each_part(parts: list[Event], delta: float) -> None:
@@ -298,6 +329,32 @@ def test_a_declared_delta_inside_parallel_parts_is_not_lost(beside: Event) -> No
         assert found.epsilon(9e-4) == math.inf
         assert found.delta(30) >= 1e-3
         assert found.true_positive_rate(0) >= 1e-3
+
+
+def test_a_declared_delta_inside_parallel_parts_leaves_the_rest_its_distributions() -> None:
+    """The delta is set aside, and the parts are put on a grid; not: the whole is only zCDP."""
+    lossy, noise = ApproxDP(Fraction(1), Fraction(1, 1000)), Gaussian(Fraction(3))
+    either = curve(Parallel((lossy, noise)))
+    assert 0.99 < either.epsilon(2e-3) <= 1
+    assert either.epsilon(2e-3) >= curve(noise).epsilon(2e-3)
+    assert either.delta(0.5) >= curve(lossy).delta(0.5) * (1 - 1e-9)
+    beside = curve(Sequence((Parallel((lossy, noise)), noise)))
+    both = [curve(Sequence((part, noise))) for part in (lossy, noise)]
+    assert max(each.epsilon(2e-3) for each in both) * 0.999 < beside.epsilon(2e-3) < 1.85
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Parallel(tuple(Laplace(Fraction(20 + i, 10)) for i in range(40))),
+        SubsampledGaussian(Fraction(1, 10_000), Fraction(1), 1000, 50),
+        SubsampledGaussian(Fraction(1, 100), Fraction(20), 1, 50),
+    ],
+)
+def test_many_parts_and_large_groups_are_priced_soon(event: Event) -> None:
+    start = time.process_time()
+    assert curve(event).epsilon(1e-6) < 1.1
+    assert time.process_time() - start < 10  # two seconds where nothing else runs
 
 
 @quick
