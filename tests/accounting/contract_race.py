@@ -72,7 +72,8 @@ def race(code: str, site: Site, runners: int) -> list[str]:
 KILLED = """
     import itertools, os, random, signal, time
     ledger.close()
-    workers, kills, logs, seed = int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]), sys.argv[6]
+    workers, kills, plans = int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[6])
+    logs = Path(sys.argv[5])
 
     def shown(slot):
         log = logs / str(slot)
@@ -106,13 +107,14 @@ KILLED = """
                 os._exit(1)
         return process
 
-    draw = random.Random(seed)
-    running, replaced = {fork(slot): slot for slot in range(workers)}, 0
+    # Kills keep step with the plans, not with a clock: as many on a machine of any speed.
+    draw = random.Random(plans)
+    running, replaced, killed = {fork(slot): slot for slot in range(workers)}, 0, 0
     while running:
-        time.sleep(draw.uniform(0.02, 0.2))
-        if kills:
+        time.sleep(draw.uniform(0, 0.02))
+        if killed * plans < kills * sum(map(shown, range(workers))):
             victim = draw.choice(list(running))
-            kills -= 1
+            killed += 1
             os.kill(victim, signal.SIGKILL)
         while running:
             process, status = os.waitpid(-1, os.WNOHANG)
