@@ -127,7 +127,7 @@ def answers_of(
     return synthetic_answers(merged, Domain.integers(sizes), cliques, rows)
 
 
-def verdict_of(audited: Audited, audit_share: float) -> Verdict:
+def verdict_of(audited: Audited, audit_share: float, *, own_holdout: bool = False) -> Verdict:
     """Return the public verdict: post-processing of the paid counts."""
     if audit_share == 0:
         return public_verdict([])
@@ -141,6 +141,7 @@ def verdict_of(audited: Audited, audit_share: float) -> Verdict:
                 everyone.audit_in,
                 everyone.held_out,
                 each.sigma,
+                own_holdout,
             )
             for each in attacks
         ]

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpsynth._values import numbers_of, text_of
+from dpsynth._zones import zone_of
 from dpsynth.codec import NO_CATEGORY, BooleanCodec, CategoricalCodec
 from dpsynth.domain import resolve
 from dpsynth.recipe import Recipe
@@ -140,10 +141,11 @@ def _column(name: str, column: Column, values: pd.Series) -> ColumnCheck:
             unreadable = (BooleanCodec(0, True).encode(values) == 2) & ~missing
         case Integer() | Real() | Date() | Datetime():
             kind: Any = type_name(column)
-            numbers, known = numbers_of(values, kind)
+            zone = column.zone if isinstance(column, Datetime) else None
+            numbers, known = numbers_of(values, kind, zone_of(zone) if zone else None)
             unreadable = ~known & ~missing
             if column.lower is not None and column.upper is not None:
-                low, high = number_of(column.lower), number_of(column.upper)
+                low, high = number_of(column.lower, zone), number_of(column.upper, zone)
                 outside = known & ((numbers < low) | (numbers > high))
             rounded = known & ~outside & _is_between(column, values)
         case _:

@@ -18,7 +18,6 @@ from dpsynth.evaluation import mean_tvd, pair_cliques, tvd_per_l1
 from dpsynth.synthesizer import Model
 from dpsynth.vault import Audited, Vault
 from dpsynth_accounting import (
-    Account,
     ApproxDP,
     PublicFact,
     Statement,
@@ -70,11 +69,13 @@ def facts_of(
     }
 
 
-def charges_of(account: Account, reservations: Collection[str] | None) -> list[dict[str, Any]]:
+def charges_of(
+    entries: Iterable[Mapping[str, Any]], reservations: Collection[str] | None
+) -> list[dict[str, Any]]:
     """Return the ledger's entries of some charges, or of all that the account ever made."""
     return [
         payload
-        for entry in account.ledger.entries(account.name)
+        for entry in entries
         if (payload := entry["payload"])["kind"] == "reserve"
         and (reservations is None or payload["reservation"] in reservations)
     ]
@@ -116,7 +117,10 @@ def promise_of(
         delta,
         plans[-1]["unit"],
         spent=meter.so_far(releasing=releasing),
-        public=[_declared(each) for each in columns if each.get("declared") != DISCOVERED],
+        public=[
+            *_sizes(charges_of(extract["entries"], reservations)),
+            *(_declared(each) for each in columns if each.get("declared") != DISCOVERED),
+        ],
         policy=meter.policy,
     )
 
@@ -132,6 +136,12 @@ def wrapped(sentences: Iterable[str]) -> str:
         textwrap.fill(each, 96, initial_indent="  - ", subsequent_indent="    ") + "\n"
         for each in sentences
     )
+
+
+def _sizes(charges: Iterable[Mapping[str, Any]]) -> list[PublicFact]:
+    """Return the number of units that was declared public, if one was."""
+    found = {each["meta"].get("declared_units") for each in charges} - {None}
+    return [PublicFact("number of units", f"{units:,} declared") for units in sorted(found)]
 
 
 def _declared(column: Mapping[str, Any]) -> PublicFact:

@@ -8,13 +8,19 @@ infer a type or a resolution from a whole column.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache, partial
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from dpsynth._arrow import distinct_of, is_arrow
+from dpsynth._zones import all_in_utc, in_utc
 
 Kind = Literal["integer", "real", "date", "datetime"]
 
@@ -30,6 +36,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]++(\.0*+)?")
 _NUMBER = re.compile(
     r"[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?|inf(?:inity)?)", re.I
 )
+_PLAIN = "+-.0123456789"
 _MOMENT = re.compile(
     r"(?:(-?[0-9]{3,12}+)-([0-9]{2})-([0-9]{2})|([0-9]{4})([0-9]{2})([0-9]{2}))"
     r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,][0-9]++)?)?"
@@ -42,49 +49,109 @@ def text_of(values: pd.Series) -> NDArray[np.object_]:
 
     Whole floats read as integers, so that a column of 1, 2, 3 has the same categories whether or
     not a missing value made it floating point. Bytes read as UTF-8. Other text is taken as it is,
-    unstripped; the empty string is missing, as in a CSV. Every text can be written as UTF-8.
+    unstripped; the empty string is missing, as in a CSV. Every text can be written as UTF-8, and
+    holds no NUL.
 
     >>> text_of(pd.Series([3.0, None, "a "], dtype=object)).tolist()
     ['3', None, 'a ']
     """
+    if (found := _numbered(values)) is not None:
+        places, texts = found
+        each: NDArray[np.object_] = np.append(texts, [None])[places]  # missing is at -1
+        return each
+    return _text_by_text(values)
+
+
+def distinct_texts(values: pd.Series) -> tuple[NDArray[np.int32], list[str]]:
+    """Return the distinct texts, and where in them each value's is; -1 for a missing one.
+
+    Texts are in the order in which they first occur. Not by pandas: some of its versions compare
+    texts only up to the first NUL.
+    """
+    found = _numbered(values)
+    if found is None:
+        return _told_apart(_text_by_text(values))
+    places, texts = found
+    used = pd.unique(places)  # in the order in which they first occur
+    used = used[used >= 0]
+    among, distinct = _told_apart(texts[used])
+    renumbered = np.full(len(texts) + 1, -1, dtype=np.int32)  # the last one is for what is missing
+    renumbered[used] = among
+    return renumbered[places], distinct
+
+
+def _told_apart(texts: NDArray[np.object_]) -> tuple[NDArray[np.int32], list[str]]:
+    """Return where each text is among the distinct ones, in order of appearance, and those."""
+    if None not in (distinct := dict.fromkeys(texts)) and len(distinct) == len(texts):
+        return np.arange(len(texts), dtype=np.int32), list(distinct)
+    places = {None: -1} | {text: i for i, text in enumerate(t for t in distinct if t is not None)}
+    numbers = np.fromiter(map(places.__getitem__, texts), dtype=np.int32, count=len(texts))
+    return numbers, [text for text in places if text is not None]
+
+
+def is_numbered(values: pd.Series) -> bool:
+    """Say whether a column holds numbers or moments, or few values of many: no object a row."""
+    kind = values.dtype
+    if isinstance(kind, np.dtype):
+        return kind.kind in "biufM"
+    return isinstance(kind, pd.CategoricalDtype | pd.DatetimeTZDtype) or is_arrow(kind)
+
+
+def _numbered(values: pd.Series) -> tuple[NDArray[Any], NDArray[np.object_]] | None:
+    """Return where each value is among fewer, and their texts, for columns that allow it cheaply.
+
+    One text may stand for several values, and be None. A missing value is at -1.
+    """
+    if not is_numbered(values):
+        return None
+    if is_arrow(values.dtype):
+        places, distinct = distinct_of(values)
+        if not set(map(type, distinct)) <= {str}:
+            return places, _text_by_text(pd.Series(distinct, dtype=object))
+        for place in [place for place, text in enumerate(distinct) if "\0" in text]:
+            distinct[place] = _storable(distinct[place])
+        distinct[distinct == ""] = None  # Arrow's texts are Unicode: else they read as they are
+        return places, distinct
     if isinstance(values.dtype, pd.CategoricalDtype):
         # As an array, whole numbers would turn into floats as soon as any row is missing.
-        categories = text_of(pd.Series(values.cat.categories))
-        return np.append(categories, [None])[values.cat.codes.to_numpy()]
+        return values.cat.codes.to_numpy(), text_of(pd.Series(values.cat.categories))
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        places, moments = pd.factorize(values)
+        return places, _text_by_text(pd.Series(moments))
+    raw = values.to_numpy()
+    if raw.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # a warning would be an answer about a row
+            raw = raw.astype(np.float64, copy=False)
+    places, distinct = pd.factorize(raw)
+    if raw.dtype.kind == "M":
+        return places, _text_by_text(pd.Series(distinct))
+    texts = np.empty(len(distinct), dtype=object)
+    texts[:] = [
+        str(int(each)) if isinstance(each, float) and each.is_integer() else str(each)
+        for each in distinct.tolist()
+    ]
+    return places, texts
+
+
+def _text_by_text(values: pd.Series) -> NDArray[np.object_]:
+    """Return the text of each value, read by itself."""
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         moments = _in_utc(values)
         far = (moments < _FIRST) | (moments > _LAST)
         if far.any():  # no time zone is known there
-            written = text_of(moments)
-            written[~far] = text_of(values[~far])
+            written = _text_by_text(moments)
+            written[~far] = _text_by_text(values[~far])
             return written
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
-        with np.errstate(over="ignore"):  # a warning would be an answer about a row
-            places, distinct = pd.factorize(values.to_numpy())
-        texts = [*map(_text, distinct.tolist()), None]
-        return np.array(texts, dtype=object)[places]  # missing is at -1
     objects = values.to_numpy(dtype=object)
     out = np.empty(len(objects), dtype=object)
     for position, value in enumerate(objects):
-        if type(value) is str and value.isascii():
+        if type(value) is str and value.isascii() and "\0" not in value:
             out[position] = value or None
         elif type(value) is int and -WIDEST < value < WIDEST:
             out[position] = str(value)
         else:
             out[position] = _text(value)
     return out
-
-
-def distinct_texts(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the distinct texts, and where in them each value's is; -1 for a missing one.
-
-    Not by pandas: some of its versions compare texts only up to the first NUL.
-    """
-    places: dict[str | None, int] = {None: -1}
-    texts = text_of(values)
-    found = (places.setdefault(text, len(places) - 1) for text in texts)
-    positions = np.fromiter(found, dtype=np.int64, count=len(texts))
-    return positions, [text for text in places if text is not None]
 
 
 def _text(value: Any) -> str | None:
@@ -115,23 +182,42 @@ def _shown(value: Any) -> str:
         value = int(value) if value.is_integer() else value
     if type(value) is int and value.bit_length() > 14_000:
         value = Decimal(value)  # Python refuses to write integers of more than 4300 digits
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return _storable(str(value))
 
 
-def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _storable(text: str) -> str:
+    """Return a text as UTF-8 and CSV files can hold it: without half surrogates and NULs."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", r"\x00")
+
+
+def numbers_of(
+    values: pd.Series, of: Kind, zone: ZoneInfo | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return each value as a number, and whether it is one; row-wise, and never an exception.
 
     Whole numbers are exact up to :data:`WIDEST` and clipped there; others round to the nearest.
     Times are ISO 8601 (``2024-02-29``, ``20240229``, ``2024-02-29T12:30:00+01:00``): days or
     seconds since 1970, aware ones in UTC, naive ones as they are, fractions of a second cut.
 
+    Args:
+        values: The column.
+        of: What its values are to be read as.
+        zone: Where the naive ones of datetimes are local time; then these are in UTC too.
+
     Returns:
         int64 (integer, date, datetime) or float64 (real) of shape (rows,), and bool (rows,).
     """
-    if (found := _of_dtype(values, of)) is not None:
+    if (found := _of_dtype(values, of, zone)) is not None:
         return found
     positions, distinct = distinct_texts(values)
-    read = {"real": _real, "integer": _whole, "date": _day, "datetime": _second}[of]
+    second = partial(_second, zone=zone)
+    readers: dict[str, Callable[[str], float | int | None]] = {
+        "real": _real,
+        "integer": _whole,
+        "date": _day,
+        "datetime": second,
+    }
+    read = readers[of]
     numbers = [*map(read, distinct), None]  # the last one is for what is missing, at -1
     kind = np.float64 if of == "real" else np.int64
     table = np.array([0 if each is None else each for each in numbers], dtype=kind)
@@ -139,11 +225,13 @@ def numbers_of(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bo
     return table[positions], known[positions]
 
 
-def _of_dtype(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+def _of_dtype(
+    values: pd.Series, of: Kind, zone: ZoneInfo | None
+) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
     """Return what the texts would give, quickly, for columns that hold numbers or times."""
     timed = of in ("date", "datetime")
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        values = _in_utc(values)
+        values, zone = _in_utc(values), None
     kinds = "M" if timed else "biuf"
     if not isinstance(values.dtype, np.dtype) or values.dtype.kind not in kinds:
         return None
@@ -152,6 +240,8 @@ def _of_dtype(values: pd.Series, of: Kind) -> tuple[NDArray[Any], NDArray[np.boo
         known = ~np.isnat(raw)
         moments = np.where(known, raw, np.zeros(1, raw.dtype)).astype("datetime64[s]")
         seconds = np.clip(moments.astype(np.int64), -WIDEST, WIDEST)
+        if zone is not None and of == "datetime":
+            seconds = np.clip(all_in_utc(seconds, zone), -WIDEST, WIDEST)
         return np.floor_divide(seconds, DAY) if of == "date" else seconds, known
     if raw.dtype.kind == "f" or of == "real":
         with np.errstate(over="ignore"):
@@ -173,6 +263,11 @@ def _in_utc(values: pd.Series) -> pd.Series:
 
 
 def _real(text: str) -> float | None:
+    if not text.strip(_PLAIN):  # the common case, for speed: the pattern below allows the same
+        try:
+            return float(text)
+        except ValueError:
+            return None
     text = text.strip()
     if text in ("True", "False"):
         return float(text == "True")
@@ -192,22 +287,38 @@ def _day(text: str) -> int | None:
     return None if second is None else second // DAY
 
 
-def _second(text: str) -> int | None:
+def _second(text: str, zone: ZoneInfo | None = None) -> int | None:
     parts = _MOMENT.fullmatch(text.strip())
     if parts is None:
         return None
-    year, month, day = (int(each) for each in parts.group(1, 2, 3, 4, 5, 6) if each is not None)
-    hour, minute, second = (int(each or 0) for each in parts.group(7, 8, 9))
-    away = [int(each or 0) for each in parts.group(12, 13, 14)]
-    if hour > 23 or max(minute, second, *away[1:]) > 59 or away[0] > 23:
+    year, month, day, *again, hour, minute, second, offset, sign = parts.groups()[:11]
+    days = _days(*again) if year is None else _days(year, month, day)
+    if days is None:
         return None
+    moment = days * DAY
+    if hour is not None:
+        hours, minutes, seconds = int(hour), int(minute), int(second or 0)
+        if hours > 23 or minutes > 59 or seconds > 59:
+            return None
+        moment += (hours * 60 + minutes) * 60 + seconds
+    if offset is not None:
+        hours, minutes, seconds = (int(each or 0) for each in parts.group(12, 13, 14))
+        if hours > 23 or minutes > 59 or seconds > 59:
+            return None
+        away = (hours * 60 + minutes) * 60 + seconds
+        moment += away if sign == "-" else -away
+    elif zone is not None:
+        moment = in_utc(moment, zone)
+    return max(-WIDEST, min(WIDEST, moment))
+
+
+@lru_cache(1 << 12)
+def _days(year: str, month: str, day: str) -> int | None:
+    """Return the days since 1970 of a date, or None if there is no such date."""
     try:
         # Calendars repeat every 400 years, and a year outside 1..9999 is no date of Python's.
-        days = date(400 + year % 400, month, day).toordinal() - date(1970, 1, 1).toordinal()
+        days = date(400 + int(year) % 400, int(month), int(day)).toordinal()
     except ValueError:
         return None
-    days += (year - (400 + year % 400)) // 400 * 146_097
-    offset = (away[0] * 60 + away[1]) * 60 + away[2]
-    moment = days * DAY + (hour * 60 + minute) * 60 + second
-    moment += offset if parts.group(11) == "-" else -offset
-    return max(-WIDEST, min(WIDEST, moment))
+    days -= date(1970, 1, 1).toordinal()
+    return days + (int(year) - (400 + int(year) % 400)) // 400 * 146_097

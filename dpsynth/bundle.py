@@ -263,6 +263,8 @@ def _check_parts(
     for identity in manifest["reservations"]:
         if identity not in state.charges:
             faults.append(f"reservation {identity} was never charged")
+        elif state.plans[identity]["unit"].get("not_private"):
+            faults.append(f"reservation {identity} is not private: its noise follows from a seed")
     if state.policy is None:
         faults.append("the ledger was never opened with a budget")
         return ""

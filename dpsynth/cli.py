@@ -134,6 +134,10 @@ def run(
     recipe: RecipePath,
     table: TablePath,
     out: Annotated[Path, typer.Option(help="Release folder to write; it must not exist.")],
+    holdout: Annotated[
+        Path | None,
+        typer.Option(help="Rows you kept out, drawn like the table: the audit compares with them."),
+    ] = None,
     internal: Annotated[
         Path | None, typer.Option(help="Folder of the internal report (default: OUT-internal).")
     ] = None,
@@ -153,6 +157,7 @@ def run(
         Recipe.load(recipe),
         table,
         out,
+        holdout=holdout,
         internal=internal,
         resume=resume,
         signing_key=signing_key,
@@ -174,17 +179,18 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the sampling; no privacy rests on it.")] = 0,
 ) -> None:
     """Draw more rows from a released model: post-processing, free."""
+    from dpsynth._csv import write_csv
     from dpsynth.standalone import sample_release
 
     table = sample_release(release, rows, seed)
     if out is None:
-        table.to_csv(sys.stdout, index=False)
+        write_csv(table, sys.stdout)
     elif out.exists():
         raise InvalidRequest(
             f"Rows were to be written to {out}.", "The file exists.", "Give a new name."
         )
     else:
-        table.to_csv(out, index=False)
+        write_csv(table, out)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from dpsynth.codec import (
     CategoricalCodec,
     Codec,
     NumericCodec,
+    Shares,
     codec_from_json,
 )
 from dpsynth.grids import Grid, fine_starts, on_lattice, widest_grid
@@ -57,11 +58,14 @@ class Domain:
         codecs: One codec a modelled column, in order.
         output: The columns of a decoded table, in order; keys among them.
         facts: Public facts a modelled column, for the statement.
+        not_private: Whether it comes from a vault whose noise follows from a seed; then nothing
+            made with it may be published, and every artefact that holds it says so.
     """
 
     codecs: Mapping[str, Codec]
     output: tuple[str, ...]
     facts: tuple[Mapping[str, Any], ...] = ()
+    not_private: bool = False
 
     @classmethod
     def integers(cls, sizes: Mapping[str, int], ordered: Iterable[str] = ()) -> Domain:
@@ -118,19 +122,31 @@ class Domain:
         return {n: c.encode(frame.iloc[:, places[n]]) for n, c in self.codecs.items()}
 
     def decode(
-        self, codes: Mapping[str, NDArray[np.integer[Any]]], *, rng: np.random.Generator
+        self,
+        codes: Mapping[str, NDArray[np.integer[Any]]],
+        *,
+        rng: np.random.Generator,
+        shares: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> pd.DataFrame:
         """Return the rows of codes: original types, schema order, fresh surrogates for keys.
 
+        Args:
+            codes: Integers of shape (rows,), one array a modelled column.
+            rng: Source of the values inside cells.
+            shares: For some columns float64 (size,), the public probability of each code, on any
+                scale: numbers inside a cell are then denser towards the denser neighbour.
+
         Raises:
-            InvalidRequest: A column is lacking, of another length, or holds what is no code of it.
+            InvalidRequest: A column is lacking, of another length, or holds what is no code of it;
+                or shares are not of its size, finite and at least 0.
         """
         rows = max((len(np.atleast_1d(part)) for part in codes.values()), default=0)
         columns: dict[str, pd.Series] = {}
         for name in self.output:
             if name in self.codecs:
                 part = self._checked(name, codes.get(name), rows)
-                columns[name] = self.codecs[name].decode(part, rng)
+                known = self._checked_shares(name, (shares or {}).get(name))
+                columns[name] = self.codecs[name].decode(part, rng, known)
             else:
                 columns[name] = pd.Series(np.arange(1, rows + 1, dtype=np.int64))
         return pd.DataFrame(columns)
@@ -146,6 +162,18 @@ class Domain:
             )
         return part.astype(np.int32)
 
+    def _checked_shares(self, name: str, shares: Any) -> Shares:
+        if shares is None:
+            return None
+        found = np.asarray(shares, dtype=np.float64)
+        if found.shape != (self.size(name),) or not (np.isfinite(found) & (found >= 0)).all():
+            raise InvalidRequest(
+                f"The column {name!r} was to be decoded by the shares of its codes.",
+                f"There must be {self.size(name)} of them, finite and at least 0.",
+                "Give a model's one-way probabilities, or none.",
+            )
+        return found
+
     def public_facts(self) -> list[dict[str, Any]]:
         """Return what is public about each column, with its source and who attests it."""
         return [dict(each) for each in self.facts]
@@ -157,6 +185,7 @@ class Domain:
             "columns": [{"name": n, **c.to_json()} for n, c in self.codecs.items()],
             "output": list(self.output),
             "facts": self.public_facts(),
+            **({"not_private": True} if self.not_private else {}),
         }
 
     @classmethod
@@ -170,11 +199,14 @@ class Domain:
             version = data["format_version"]
             if type(version) is not int or version != FORMAT_VERSION:
                 raise ValueError
+            if not data.keys() <= {"format_version", "columns", "output", "facts", "not_private"}:
+                raise ValueError  # what nobody asked for may be anything, rows among it
             codecs = {}
             for each in data["columns"]:
                 own = {key: value for key, value in each.items() if key != "name"}
                 codecs[each["name"]] = codec_from_json(own)
-            return cls(codecs, tuple(data["output"]), tuple(data["facts"]))
+            stamped = bool(data.get("not_private", False))
+            return cls(codecs, tuple(data["output"]), tuple(data["facts"]), stamped)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(
                 "A domain was to be read.",
@@ -186,7 +218,10 @@ class Domain:
 def range_grid(column: Column) -> Grid | None:
     """Return the grid that finds a column's range, or None if it has no range to find."""
     kind = _KINDS.get(type(column))
-    return widest_grid(kind) if kind is not None else None
+    grid = widest_grid(kind) if kind is not None else None
+    if grid is not None and isinstance(column, Datetime):
+        return replace(grid, zone=column.zone)
+    return grid
 
 
 def resolve(
@@ -252,21 +287,22 @@ def _codec(column: Column, found: tuple[str, ...], bounds: Bounds | None) -> Cod
 
 def _numeric(column: Integer | Real | Date | Datetime, bounds: Bounds | None) -> NumericCodec:
     step = column.step if isinstance(column, Real) else None
+    zone = column.zone if isinstance(column, Datetime) else None
     lower: float
     upper: float
     if column.lower is not None and column.upper is not None:
-        lower, upper = number_of(column.lower), number_of(column.upper)
+        lower, upper = number_of(column.lower, zone), number_of(column.upper, zone)
     elif bounds is None:
         raise TypeError("a range was resolved without bounds")
     elif step is None:
         lower, upper = bounds
     else:
         lower, upper, step = on_lattice(bounds[0], bounds[1], step)
-    default = number_of(column.default) if column.default is not None else lower
+    default = number_of(column.default, zone) if column.default is not None else lower
     default = min(max(default, lower), upper)
     kind = _KINDS[type(column)]
     starts = fine_starts(kind, lower, upper, step)
-    return NumericCodec(kind, starts, upper, step, default, column.missing)
+    return NumericCodec(kind, starts, upper, step, default, column.missing, zone)
 
 
 def _public(name: str, column: Column, discovered: bool, size: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpsynth._values import DAY, Kind, numbers_of
+from dpsynth._zones import zone_of
 
 MOST_FINE = 512
 """Up to so many possible values, each has a code of its own; beyond, cells of a public grid."""
@@ -98,11 +99,13 @@ class Grid:
     Attributes:
         of: What the numbers are.
         starts: Lower ends of the cells, increasing; the first also takes all that lies below.
+        zone: Name of the time zone of datetimes, if declared.
         size: Number of codes: the cells, and one for what is missing, the last.
     """
 
     of: Kind
     starts: tuple[int, ...] | tuple[float, ...]
+    zone: str | None = None
 
     @property
     def size(self) -> int:
@@ -111,7 +114,7 @@ class Grid:
 
     def encode(self, values: pd.Series) -> NDArray[np.int64]:
         """Return int64 codes of shape (rows,)."""
-        numbers, known = numbers_of(values, self.of)
+        numbers, known = numbers_of(values, self.of, zone_of(self.zone) if self.zone else None)
         starts = np.array(self.starts, dtype=numbers.dtype)
         codes = np.maximum(np.searchsorted(starts, numbers, side="right") - 1, 0)
         return np.where(known, codes, len(self.starts)).astype(np.int64)

@@ -26,6 +26,7 @@ from dpsynth._audit import (
     statistics_of,
     verdict_of,
 )
+from dpsynth._csv import write_csv
 from dpsynth._facts import charges_of, facts_of, page, promise_of
 from dpsynth._version import __version__
 from dpsynth.attacks import Verdict
@@ -141,11 +142,11 @@ class Release:
             about=hashlib.sha256(codes.astype("<i4").tobytes()).hexdigest(),
             coarse=coarse,
         )
-        verdict = verdict_of(audited, vault.audit_share)
+        verdict = verdict_of(audited, vault.audit_share, own_holdout=vault.own_holdout)
         internal = vault.inspect(
             lambda rows: internal_of(rows, codes, seed), purpose="exact results of a release"
         )
-        paid = charges_of(vault.account, reservations)
+        paid = charges_of(vault.account.ledger.entries(vault.account.name), reservations)
         promise = promise_of(
             vault.account.extract(),
             [each["reservation"] for each in paid],
@@ -181,6 +182,13 @@ class Release:
         if signing_key is not None:
             bundle.require_key(Path(signing_key))
         self.write_internal(Path(internal) if internal else internal_folder(folder))
+        if self.model.domain.not_private or self.facts["unit"].get("not_private"):
+            raise ReleaseError(
+                f"A release was to be written to {folder}.",
+                "Its noise follows from a seed, so it is not private.",
+                "Fit a model from a vault without `not_private_seed`, on an account of its own.",
+                touched=True,
+            )
         if self.verdict.outcome == "fail":
             raise ReleaseError(
                 f"A release was to be written to {folder}.",
@@ -189,7 +197,7 @@ class Release:
                 touched=True,
             )
         with bundle.atomic_folder(folder) as scratch:
-            self.table.to_csv(scratch / "table.csv", index=False)
+            write_csv(self.table, scratch / "table.csv")
             self.model.save(scratch / "model.npz")
             bundle.write_json(scratch / "domain.json", self.model.domain.to_json())
             bundle.write_json(scratch / bundle.FACTS, self.facts)

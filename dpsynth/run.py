@@ -80,6 +80,7 @@ def run_recipe(
     out: str | os.PathLike[str],
     *,
     console: Console,
+    holdout: str | os.PathLike[str] | None = None,
     internal: Path | None = None,
     resume: bool = False,
     signing_key: Path | None = None,
@@ -93,6 +94,8 @@ def run_recipe(
         table: CSV or Parquet file of private rows.
         out: Release folder; it must not exist.
         console: Where progress goes; it never shows a value from the table.
+        holdout: CSV or Parquet file of private rows that were kept out, drawn like the table: the
+            audit compares with them, and all of the table is fitted; see :class:`Vault`.
         internal: Folder of the internal report; by default ``<out>-internal``.
         resume: Continue the latest run of this very recipe, free of charge, if there is one.
         signing_key: PEM file of an Ed25519 key that signs the ledger's head.
@@ -119,6 +122,7 @@ def run_recipe(
         unit=recipe.unit,
         audit_share=recipe.audit_share,
         declared_units=recipe.declared_units,
+        holdout=holdout,
     )
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

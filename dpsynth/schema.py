@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from dpsynth._zones import zone_names, zone_of
 from dpsynth_accounting import InvalidRequest
 
 if TYPE_CHECKING:
@@ -109,11 +110,20 @@ class Date(_Facts):
 
 @dataclass(frozen=True)
 class Datetime(_Facts):
-    """A moment, to the second; aware moments are taken to UTC, naive ones as they are."""
+    """A moment, to the second; without a zone, aware ones are taken to UTC, naive as they are.
+
+    Args:
+        lower: Earliest moment, with the latest; what lies outside is clipped.
+        upper: Latest moment.
+        default: What stands for a missing moment where none is allowed; by default the earliest.
+        zone: Name of a time zone of the IANA database, such as ``Europe/Vienna``. Naive moments,
+            bounds among them, are then local time of it, and the column decodes to moments of it.
+    """
 
     lower: datetime | None = None
     upper: datetime | None = None
     default: datetime | None = None
+    zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,11 +198,13 @@ def _range_faults(column: Ranged) -> list[str]:
     reach = {Integer: 2**62, Real: 2**60}.get(type(column))
     if reach is not None and any(abs(v) > reach for v in values):  # type: ignore[arg-type]
         faults.append(f"has a bound beyond 2**{reach.bit_length() - 1}")
-    zones = {v.utcoffset() for v in values if isinstance(v, datetime)}
-    if None in zones and len(zones) > 1:
-        return ["mixes moments with and without a time zone"]
-    if any(zone is not None and zone % timedelta(minutes=1) for zone in zones):
-        return ["has a moment whose time zone is not whole minutes from UTC"]
+    if isinstance(column, Datetime):
+        faults += _zone_faults(column, [v for v in values if isinstance(v, datetime)])
+        if faults:
+            return faults
+        lower, upper, default = (
+            None if v is None else number_of(v, column.zone) for v in (lower, upper, default)
+        )
     if (lower is None) != (upper is None):
         faults.append("gives one bound; give both, or neither to have them found for a price")
     elif lower is not None and upper is not None:
@@ -205,6 +217,23 @@ def _range_faults(column: Ranged) -> list[str]:
     if isinstance(column, Real) and column.step is not None:
         faults += _step_faults(column.lower, column.upper, column.step)
     return faults
+
+
+def _zone_faults(column: Datetime, moments: list[datetime]) -> list[str]:
+    offsets = {moment.utcoffset() for moment in moments}
+    if any(offset is not None and offset % timedelta(minutes=1) for offset in offsets):
+        return ["has a moment whose time zone is not whole minutes from UTC"]
+    if column.zone is None:
+        mixed = None in offsets and len(offsets) > 1
+        return ["mixes moments with and without a time zone"] if mixed else []
+    if column.zone not in zone_names():
+        return [f"has the unknown time zone {column.zone!r}{_near(column.zone, zone_names())}"]
+    try:
+        for moment in moments:
+            _aware(moment, column.zone).astimezone(UTC).astimezone(zone_of(column.zone))
+    except OverflowError:
+        return ["has a bound that lies beyond the calendar in UTC or in its zone"]
+    return []
 
 
 def _step_faults(lower: float | None, upper: float | None, step: float) -> list[str]:
@@ -423,6 +452,9 @@ def _add(
     if not all(map(_is_unicode, [name, *texts])):
         faults.append(f"column {name!r} holds half a surrogate pair, which is no Unicode")
         return
+    if any("\0" in text for text in [name, *texts]):
+        faults.append(rf"column {name!r} holds a NUL, which no CSV may; in data it reads as \x00")
+        return
     try:
         checked = _model_of(cls.__name__.lower()).model_validate(facts)
     except ValidationError as error:
@@ -475,8 +507,12 @@ def _model_of(kind: str) -> type[BaseModel]:
 
 def _hint(word: str, known: Iterable[str]) -> str:
     known = list(known)
-    near = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+    return _near(word, known) or f"; known are {', '.join(sorted(known))}"
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def toml(value: Any) -> str:
@@ -512,11 +548,21 @@ def _escaped(character: str) -> str:
     return character
 
 
-def number_of(value: float | date | datetime) -> float | int:
-    """Return a bound as the number codecs use: days or UTC seconds since 1970 for times."""
+def number_of(value: float | date | datetime, zone: str | None = None) -> float | int:
+    """Return a bound as the number codecs use: days or UTC seconds since 1970 for times.
+
+    Args:
+        value: The bound.
+        zone: Where a naive moment is local time; without one it is taken as it is.
+    """
     if isinstance(value, datetime):
-        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+        return (_aware(value, zone) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
     if isinstance(value, date):
         return (value - date(1970, 1, 1)).days
     return value
+
+
+def _aware(moment: datetime, zone: str | None) -> datetime:
+    if moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC if zone is None else zone_of(zone), fold=0)

@@ -59,6 +59,15 @@ def text(promise: Statement) -> str:
 
 def unit_in_words(unit: Any) -> str:
     """Return whose presence is hidden, in words."""
+    whom = _whom(unit)
+    if unit.get("holdout"):
+        whom += "; in the table or in the custodian's own holdout, which the audit compares with"
+    if unit.get("not_private"):
+        whom += "; NOT PRIVATE, the noise follows from a seed"
+    return whom
+
+
+def _whom(unit: Any) -> str:
     if unit.get("unit") == "person":
         rows = unit.get("rows")
         by = f' (named by column "{unit["column"]}")' if unit.get("column") else ""

@@ -31,6 +31,12 @@ NOT_COVERED = (
 )
 """The hazards that no epsilon covers; repeated with every statement."""
 
+NOT_PRIVATE = (
+    "NOT PRIVATE: the noise follows from a seed that is known, so nothing below is promised. For "
+    "tests and teaching only: do not publish."
+)
+"""The first sentence about an account whose vaults draw their noise from a seed."""
+
 TERMS = "NIST SP 800-226 (2025), Guidelines for Evaluating Differential Privacy Guarantees"
 NEIGHBOURS = "unbounded: two tables are neighbours if one has one unit more than the other"
 TRUST_MODEL = "central: an honest custodian holds the rows and runs the mechanism"
@@ -158,7 +164,8 @@ class Statement:
             whom = f"one person, with at most {rows} of their rows,"
         else:
             whom = "one row (not a person: someone with several rows is less protected)"
-        lines = [
+        lines = [NOT_PRIVATE] if self.unit.get("not_private") else []
+        lines += [
             f"The release is ({show(self.epsilon)}, {show(self.delta)})-differentially private: "
             f"whether {whom} took part changes the odds of any outcome by a factor of at most "
             f"e^{show(self.epsilon)}, except with probability {show(self.delta)}.",

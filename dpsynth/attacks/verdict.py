@@ -13,6 +13,20 @@ is compared with a standard normal. Two terms keep it honest. ``T`` is known onl
 alarms and too large a one only costs a little power. The 1 is the correction for continuity:
 ``a - h`` moves in steps of 2, and without it six of six would pass as p = 0.007 when it is 1/64.
 
+With a holdout of the custodian's own no coin was tossed and the sides differ in size. If the
+release says nothing about who is in, and the holdout was drawn like the table, a unit passes the
+threshold on either side with one probability p. With ``x`` and ``y`` units on the sides,
+``y a - x h`` then has mean 0 and variance at most ``x y (x + y) p``, also if ``x`` and ``y`` are
+noisy counts. Divided by ``(x + y) / 2`` it is ``a - h`` on sides of equal size, and is tested
+alike, with all the noise in the variance:
+
+    2 (y a - x h) / (x + y)    of variance
+    4 (x y max(a + h + sqrt(2) sigma, 0) + sigma**2 (x**2 + y**2 + a**2 + h**2) + 2 sigma**4)
+    / (x + y)**2
+
+If the holdout is the larger side, few hits are skewed towards alarms: a gamma law of the same three
+moments takes the normal one's place (Pearson's type III).
+
 All of this is post-processing of counts that were paid for, so it may be published.
 """
 
@@ -39,6 +53,8 @@ FLOOR = 0.005
 
 _POWER = 0.8
 
+_SYMMETRIC = 1e-3  # a skewness below it changes no digit that is shown
+
 
 @dataclass(frozen=True)
 class AttackCounts:
@@ -51,6 +67,7 @@ class AttackCounts:
         audit_in_total: All units that were in and audited.
         held_out_total: All units that were held out.
         sigma: Standard deviation of the noise on each of the four, in units; 0 for exact counts.
+        own_holdout: Whether the units held out are a table of the custodian's own, not by coins.
     """
 
     name: str
@@ -59,6 +76,7 @@ class AttackCounts:
     audit_in_total: float
     held_out_total: float
     sigma: float
+    own_holdout: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that no audit gives."""
@@ -77,21 +95,54 @@ class AttackCounts:
             )
 
     @property
+    def sides(self) -> tuple[float, float]:
+        """Units that were in and held out: one is the least that a rate can be of."""
+        return max(self.audit_in_total, 1.0), max(self.held_out_total, 1.0)
+
+    @property
+    def units(self) -> float:
+        """Units on a side: what an excess rate is multiplied with to give an excess of hits."""
+        x, y = self.sides
+        return 2 * x * y / (x + y) if self.own_holdout else (x + y) / 2
+
+    @property
+    def difference(self) -> float:
+        """Hits of units that were in, less hits of as many units held out."""
+        a, h, (x, y) = self.audit_in_over, self.held_out_over, self.sides
+        return 2 * (y * a - x * h) / (x + y) if self.own_holdout else a - h
+
+    @property
     def variance(self) -> float:
-        """Variance of the difference of the two hit counts if nothing leaks, erring upwards."""
-        hits = self.audit_in_over + self.held_out_over + math.sqrt(2) * self.sigma
-        return max(hits, 0.0) + 2 * self.sigma**2
+        """Variance of the difference if nothing leaks, erring upwards."""
+        a, h, (x, y), noise = self.audit_in_over, self.held_out_over, self.sides, self.sigma**2
+        if not self.own_holdout:
+            return self._hits + 2 * noise
+        of_noise = noise * (x * x + y * y + a * a + h * h) + 2 * noise * noise
+        return 4 * (x * y * self._hits + of_noise) / (x + y) ** 2
+
+    @property
+    def _hits(self) -> float:
+        return max(self.audit_in_over + self.held_out_over + math.sqrt(2) * self.sigma, 0.0)
 
     @property
     def z(self) -> float:
         """The test statistic; 0 if there is nothing to compare."""
-        excess = self.audit_in_over - self.held_out_over - 1
-        return excess / math.sqrt(self.variance) if self.variance > 0 else 0.0
+        return (self.difference - 1) / math.sqrt(self.variance) if self.variance > 0 else 0.0
 
     @property
     def p_value(self) -> float:
         """One-sided: small if units that were in pass the threshold more often."""
-        return math.erfc(self.z / math.sqrt(2)) / 2 if self.variance > 0 else 1.0
+        if self.variance <= 0:
+            return 1.0
+        x, y = self.sides
+        third = 8 * x * y * self._hits * (y - x) / (x + y) ** 3
+        skewness = third / self.variance**1.5 if self.own_holdout else 0.0
+        if skewness < _SYMMETRIC:
+            return math.erfc(self.z / math.sqrt(2)) / 2
+        from scipy import special
+
+        shape = 4 / skewness**2
+        return float(special.gammaincc(shape, max(shape + self.z * math.sqrt(shape), 0.0)))
 
 
 @dataclass(frozen=True)
@@ -181,7 +232,7 @@ def public_verdict(counts: Sequence[AttackCounts], *, floor: float = FLOOR) -> V
     findings = tuple(
         _finding(each, p, len(counts), floor) for each, p in zip(counts, adjusted, strict=True)
     )
-    return _overall(findings)
+    return _overall(findings, own_holdout=any(each.own_holdout for each in counts))
 
 
 _NOT_TESTED = (
@@ -191,18 +242,17 @@ _NOT_TESTED = (
 
 
 def _finding(counts: AttackCounts, adjusted: float, attacks: int, floor: float) -> AttackFinding:
-    # Noisy totals can fall to 0 or below; one unit is the least a rate can be of.
-    units_in, units_out = max(counts.audit_in_total, 1.0), max(counts.held_out_total, 1.0)
-    units = (units_in + units_out) / 2
+    units_in, units_out = counts.sides
     rate_in = _rate(counts.audit_in_over, units_in)
     rate_out = _rate(counts.held_out_over, units_out)
     excess = rate_in - rate_out
     outcome: Outcome = "not detected"
     if adjusted < REVIEW_BELOW:
         outcome = "fail" if adjusted < FAIL_BELOW and excess > floor else "review"
-    half = 1.96 * math.sqrt(counts.variance) / units
+    half = 1.96 * math.sqrt(counts.variance) / counts.units
     low, high = max(excess - half, -1.0), min(excess + half, 1.0)
-    least = smallest_excess(counts.variance, units, alpha=REVIEW_BELOW / attacks, power=_POWER)
+    level = REVIEW_BELOW / attacks
+    least = smallest_excess(counts.variance, counts.units, alpha=level, power=_POWER)
     return AttackFinding(
         counts.name,
         outcome,
@@ -238,22 +288,30 @@ def _conclusion(
     )
 
 
-def _overall(findings: tuple[AttackFinding, ...]) -> Verdict:
+_OWN = (
+    " The holdout is the custodian's own, and no coin decided who is in it: the comparison is "
+    "valid if it was drawn like the table, and no lower bound on epsilon follows from one run."
+)
+
+
+def _overall(findings: tuple[AttackFinding, ...], *, own_holdout: bool) -> Verdict:
+    others = "units of the holdout" if own_holdout else "units held out"
+    outcome, sentence = _judged(findings, others)
+    return Verdict(outcome, findings, sentence + _OWN if own_holdout else sentence)
+
+
+def _judged(findings: tuple[AttackFinding, ...], others: str) -> tuple[Outcome, str]:
     outcomes = {finding.outcome for finding in findings}
-    named = [f.name for f in findings if f.outcome in ("fail", "review")]
+    named = ", ".join(f.name for f in findings if f.outcome in ("fail", "review"))
     if "fail" in outcomes:
-        return Verdict(
-            "fail",
-            findings,
+        return "fail", (
             "Fail: units that were in the data stand out from units that were held out, by "
-            f"{', '.join(named)}. Chance does not explain it.",
+            f"{named}. Chance does not explain it."
         )
     if "review" in outcomes:
-        return Verdict(
-            "review",
-            findings,
-            f"Review: {', '.join(named)} found an excess that chance rarely gives or that is "
-            "small. A person should look at it before anything is published.",
+        return "review", (
+            f"Review: {named} found an excess that chance rarely gives or that is small. A person "
+            "should look at it before anything is published."
         )
     least = max(finding.smallest_detectable for finding in findings)
     found = (
@@ -262,12 +320,10 @@ def _overall(findings: tuple[AttackFinding, ...]) -> Verdict:
         else f"each would have found an excess of {100 * least:.2f} points of the units "
         "four times in five"
     )
-    return Verdict(
-        "not detected",
-        findings,
+    return "not detected", (
         f"Not detected: {len(findings)} attack{'s' * (len(findings) > 1)} could not tell units "
-        f"that were in the data from units held out; {found}. An attack can refute a release; "
-        "it cannot vouch for one.",
+        f"that were in the data from {others}; {found}. An attack can refute a release; "
+        "it cannot vouch for one."
     )
 
 

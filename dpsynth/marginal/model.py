@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,12 @@ class MarginalModel:
     def sample(self, n: int | None = None, *, rng: np.random.Generator) -> pd.DataFrame:
         """Draw ``n`` rows, by default the noisy number of rows; nothing is charged."""
         count = round(max(self.rows, 0.0)) if n is None else n
-        return self.domain.decode(self.sample_codes(count, rng=rng), rng=rng)
+        return self.domain.decode(self.sample_codes(count, rng=rng), rng=rng, shares=self.one_ways)
+
+    @cached_property
+    def one_ways(self) -> Mapping[str, Array]:
+        """The one-way marginals: float64 (size,) a column, of sum ``rows``; made once."""
+        return {name: self.marginal((name,)) for name in self.domain.names}
 
     def marginal(self, clique: Clique) -> Array:
         """Expected counts of a marginal at fine resolution, of sum ``rows``.
@@ -175,6 +181,12 @@ class MarginalModel:
         cliques = tuple(tuple(clique) for clique in header["cliques"])
         edges = tuple(Edge(int(c), int(p), tuple(s)) for c, p, s in header["edges"])
         names = header["columns"]
+        # A file may hold what a model is made of and nothing beside it.
+        fields = {"format", "format_version", "domain", "rows", "cliques", "edges", "columns"}
+        tables = {f"table_{i}" for i in range(len(cliques))}
+        tables |= {f"{part}_{i}" for part in ("map", "share") for i in range(len(names))}
+        if header.keys() != fields or arrays.keys() != tables:
+            raise ValueError
         return cls(
             Domain.from_json(header["domain"]),
             float(header["rows"]),

@@ -103,7 +103,8 @@ def _positions(
         return present.to_numpy(dtype=np.float64, na_value=np.nan), _figure_of
     if types.is_datetime64_any_dtype(present.dtype):
         # Seconds are exact as floats where nanoseconds are not.
-        wide = present.dt.as_unit("s").astype("int64").to_numpy(dtype=np.float64)
+        local = present.dt.tz_localize(None)  # as the zone's clocks show it, if there is a zone
+        wide = local.dt.as_unit("s").astype("int64").to_numpy(dtype=np.float64)
         return wide, _moment if np.ptp(wide) < 3 * 86400 else _day
     if present.dtype == object and all(isinstance(each, date) for each in present):
         days = np.array([each.toordinal() for each in present], dtype=np.float64)

@@ -170,6 +170,7 @@ class Block:
         self._draw_samples(cells)
         sigma2 = noise_of(event)
         request = self._request(measure=[list(c) for c in cliques], coarse=_named(coarse))
+        stream = self._vault.stream
 
         def draw() -> bytes:
             codes = self._vault._training()
@@ -178,7 +179,7 @@ class Block:
                 for clique, shape in zip(cliques, shapes, strict=True)
             ]
             exact = np.concatenate(parts)
-            noisy = exact + _noise.discrete_gaussian(sigma2, exact.shape)
+            noisy = exact + _noise.discrete_gaussian(sigma2, exact.shape, stream)
             return zlib.compress(noisy.astype("<i8").tobytes(), 1)
 
         stored = zlib.decompress(self._answer(index, 0, request, draw))
@@ -213,14 +214,14 @@ class Block:
         for clique, model in candidates.items():
             asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
         request = asked.hexdigest()
-        epsilon, k = epsilon_of(event), self.unit.rows
+        epsilon, k, stream = epsilon_of(event), self.unit.rows, self._vault.stream
         scores: dict[Clique, int] = {}
 
         def draw(open_: Sequence[Clique]) -> bytes:
             if not scores:
                 scores.update(self._distances(candidates, coarse))
             values = np.array([scores[clique] for clique in open_], dtype=np.int64)
-            return canonical(list(open_[_noise.exponential(values, epsilon, k)]))
+            return canonical(list(open_[_noise.exponential(values, epsilon, k, stream)]))
 
         chosen: tuple[Clique, ...] = ()
         for part in range(step.rounds):
@@ -261,6 +262,7 @@ class Block:
         parts = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
         count_noise = parts[0].sigma2 if statistics else Fraction(1)
         distance_noise = parts[-1].sigma2 if answers else Fraction(1)
+        stream = self._vault.stream
 
         def draw() -> bytes:
             coded = self._vault._coded()
@@ -269,11 +271,11 @@ class Block:
                 for place, (each, over) in enumerate(zip(statistics, least, strict=True)):
                     records = coded.records(self.domain, role)
                     exact[side, place] = units_over(each, over, *records)
-            noisy = exact + _noise.discrete_gaussian(count_noise, exact.shape)
+            noisy = exact + _noise.discrete_gaussian(count_noise, exact.shape, stream)
             far = None
             if answers:
                 total = sum(self._distances(answers, coarse).values())
-                far = total + int(_noise.discrete_gaussian(distance_noise, (1,))[0])
+                far = total + int(_noise.discrete_gaussian(distance_noise, (1,), stream)[0])
             return canonical({"counts": noisy.tolist(), "distance": far})
 
         found = json.loads(self._answer(index, 0, request, draw))

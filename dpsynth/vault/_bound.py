@@ -2,7 +2,7 @@
 
 Two secret draws are made here, keyed by the account so that they are the same in every run:
 which rows of a person are kept, and which units are held out for the audit. Each draw is a keyed
-hash of the unit itself, never of its place in a table: so adding a unit changes no other unit's
+function of the unit itself, never of its place in a table: so adding a unit changes no other unit's
 draw, in any table of the account, which is what the guarantee needs of them.
 Proof: ``docs/explanation/units.md``.
 """
@@ -10,11 +10,12 @@ Proof: ``docs/explanation/units.md``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from dpsynth_accounting import InvalidRequest
@@ -41,7 +42,9 @@ class Row:
 class Person:
     """All rows with the same value in ``column`` are one unit, cut to at most ``rows`` of them.
 
-    Which rows are kept is a secret, uniform choice. A row without an id is dropped.
+    Which rows are kept is a secret, uniform choice, made before anything else. A row without an id
+    is dropped. One bound holds for all persons: weights, and bounds that differ between groups of
+    persons, are out of scope.
 
     Args:
         column: The column that identifies a person.
@@ -72,38 +75,89 @@ Words = NDArray[np.uint64]
 """Keyed random words, shape (units, 2)."""
 
 
-def words_of_rows(columns: Sequence[NDArray[np.object_]], key: bytes) -> Words:
+Column = tuple[NDArray[np.int32], list[str]]
+"""Where in its distinct texts each row's is, -1 for a missing one; and those texts."""
+
+
+def words_of_rows(columns: Mapping[str, Column], key: bytes) -> Words:
     """Return two keyed words a row, from its texts and its number among rows of equal texts.
 
     Equal rows are interchangeable in every answer, so numbering them by place is as good as any.
+    Rows count as equal if their texts are, not if a hash of them is.
+
+    A row is hashed by tabulation: the exclusive or of one keyed hash for each column's text and
+    one for its number (Zobrist 1970; Carter, Wegman 1979), so that a text is hashed once however
+    many rows have it. That alone leaves rows dependent, four of a rectangle for one; a block
+    cipher makes words of it that pass for independent ones.
 
     Args:
-        columns: Texts (None where missing) of each column, object arrays of shape (rows,).
-        key: Secret key.
+        columns: The rows' texts; all columns of one length, at least one.
+        key: Secret key of at most 64 bytes.
+
+    Returns:
+        uint64 of shape (rows, 2).
     """
-    seen: dict[bytes, int] = {}
-    words = np.empty((len(columns[0]) if columns else 0, 2), dtype=np.uint64)
-    for place, row in enumerate(zip(*columns, strict=True)):
-        digest = _hash(repr(row).encode("utf-8", "surrogatepass"), key)
-        number = seen.get(digest, 0)
-        seen[digest] = number + 1
-        if number:
-            digest = _hash(digest + number.to_bytes(8, "big"), key)
-        words[place] = np.frombuffer(digest, dtype=np.uint64)
-    return words
+    numbers = _numbers_among_equals(list(columns.values()))
+    words = _hashes(map(str, range(numbers.max(initial=-1) + 1)), key, "number")[numbers]
+    for name, (positions, texts) in columns.items():
+        words ^= _hashes([*texts, ""], key, f"column {name}")[positions]  # missing is at -1
+    return _enciphered(words, key)
 
 
 def words_of_persons(identities: Sequence[str], key: bytes) -> Words:
-    """Return two keyed words a person, from the id alone."""
-    words = np.empty((len(identities), 2), dtype=np.uint64)
-    for place, identity in enumerate(identities):
-        digest = _hash(identity.encode("utf-8", "surrogatepass"), key)
-        words[place] = np.frombuffer(digest, dtype=np.uint64)
-    return words
+    """Return two keyed words a person, from the id alone; uint64 of shape (persons, 2)."""
+    return _hashes(identities, key, "person")
 
 
-def _hash(message: bytes, key: bytes) -> bytes:
-    return hashlib.blake2b(message, key=key, digest_size=16).digest()
+def _hashes(texts: Iterable[str], key: bytes, about: str) -> Words:
+    """Return the keyed hash of each text, for one of several independent uses of a key."""
+    own = hashlib.blake2b(about.encode("utf-8", "surrogatepass"), key=key).digest()
+    blank = hashlib.blake2b(key=own, digest_size=16)
+
+    def hashed(text: str) -> bytes:
+        one = blank.copy()
+        one.update(text.encode("utf-8", "surrogatepass"))
+        return one.digest()
+
+    raw = b"".join(map(hashed, texts))
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _enciphered(words: Words, key: bytes) -> Words:
+    """Return AES-256 of each pair of words: distinct pairs stay distinct."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    own = hashlib.blake2b(b"cipher", key=key, digest_size=32).digest()
+    cipher = Cipher(
+        algorithms.AES(own), modes.ECB()
+    ).encryptor()  # each block by itself, on purpose
+    raw = cipher.update(words.astype("<u8").tobytes())
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _numbers_among_equals(columns: Sequence[Column]) -> NDArray[np.int64]:
+    """Return how many rows before each one have the same texts in all columns."""
+    content = np.zeros(len(columns[0][0]), dtype=np.int64)
+    kinds = 1
+    for positions, texts in columns:
+        base = len(texts) + 1
+        if kinds * base > 2**62:
+            content, distinct = pd.factorize(content)
+            kinds = len(distinct)
+        content = content * base + positions
+        content += 1
+        kinds *= base
+    return _numbers_within(content, np.argsort(content, kind="stable"))
+
+
+def _numbers_within(groups: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many of its group come before each element, in an order that sorts the groups."""
+    ranked = groups[order]
+    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else ranked
+    lengths = np.diff(np.r_[first, len(ranked)])
+    numbers = np.empty(len(ranked), dtype=np.int64)
+    numbers[order] = np.arange(len(ranked)) - np.repeat(first, lengths)
+    return numbers
 
 
 def keep_rows(units: NDArray[np.int64], bound: int, words: Words) -> NDArray[np.int64]:
@@ -117,16 +171,15 @@ def keep_rows(units: NDArray[np.int64], bound: int, words: Words) -> NDArray[np.
     Returns:
         int64 positions in increasing order.
     """
-    order = np.lexsort((words[:, 1], words[:, 0], units))
-    ranked = units[order]
-    first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else ranked
-    lengths = np.diff(np.r_[first, len(ranked)])
-    rank = np.arange(len(ranked)) - np.repeat(first, lengths)
-    return np.sort(order[(rank < bound) & (ranked >= 0)])
+    numbers = _numbers_within(units, np.lexsort((words[:, 1], words[:, 0], units)))
+    return np.flatnonzero((numbers < bound) & (units >= 0))
 
 
-def roles(words: Words, share: float) -> NDArray[np.uint8]:
-    """Return each unit's role: audited with probability ``share``, then a fair coin."""
+def roles(words: Words, share: float, *, coin: bool = True) -> NDArray[np.uint8]:
+    """Return each unit's role: audited with probability ``share``, then a fair coin.
+
+    Without a coin all audited units are in: a table of its own is held out.
+    """
     audited = words[:, 0] / 2.0**64 < share
-    coin = np.where(words[:, 1] >> np.uint64(63), AUDIT_IN, HELD_OUT)
-    return np.where(audited, coin, TRAIN).astype(np.uint8)
+    held_out = coin & (words[:, 1] >> np.uint64(63) == 0)
+    return np.where(audited, np.where(held_out, HELD_OUT, AUDIT_IN), TRAIN).astype(np.uint8)

@@ -4,6 +4,9 @@ A reader that guesses from a whole column (a type, a number of cells, a precisio
 change what all others read as, and no bound on a unit would hold. So a CSV's cells are texts, cut
 at commas by the rules of :mod:`csv` and nothing else, and the columns of a Parquet file keep their
 declared types, converted value by value.
+
+Texts are numbered while they are read: a column holds each of its distinct texts once, and a table
+of millions of rows is little more than one small number a cell.
 """
 
 from __future__ import annotations
@@ -13,16 +16,18 @@ import contextlib
 import csv
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dpsynth._arrow import numbered
 from dpsynth_accounting import InvalidRequest
 
 _LONGEST = 2**31 - 1  # characters of a cell: as many as every platform's csv module can count
 _END = "end,end"  # one cell if a quote is still open, else two
+_BATCH = 1 << 9  # records taken apart at a time: few enough to stay in the processor's cache
 
 
 def is_parquet(path: Path) -> bool:
@@ -69,11 +74,11 @@ def _csv_names(path: Path) -> tuple[list[str], str]:
     if fault := _text_fault(path):
         return [], fault
     with _any_length(), path.open(encoding="utf-8-sig", newline="") as file:
-        records = _records(file)
-        header = next(records)
+        reader = csv.reader(chain(file, [_END]))
+        header = next(filter(_is_record, reader))
         if header == _END.split(","):
             return [], "It has no header line."
-        last = deque(records, maxlen=1)
+        last = deque(reader, maxlen=1)
     if not last or last[0] != _END.split(","):
         return [], "A quote in it never closes."
     return header, ""
@@ -97,28 +102,35 @@ def _text_fault(path: Path) -> str:
 
 
 def _csv_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    pool: dict[str, str] = {}  # equal cells share one text
-    cells: list[list[str]] = [[] for _ in columns]
+    import pyarrow
+
+    parts: list[list[Any]] = [[] for _ in columns]
     with _any_length(), path.open(encoding="utf-8-sig", newline="") as file:
         records = _records(file)
         header = next(records)
-        wanted = [(header.index(name), into) for name, into in zip(columns, cells, strict=True)]
-        for record in records:
-            record.extend([""] * (len(header) - len(record)))
-            for place, into in wanted:
-                into.append(pool.setdefault(record[place], record[place]))
-    frame = {
-        name: pd.Series(texts[:-1], dtype=object)  # without the end
-        for name, texts in zip(columns, cells, strict=True)
-    }
-    return pd.DataFrame(frame, columns=list(columns))
+        wanted = [header.index(name) for name in columns]
+        most = max(wanted, default=-1) + 1
+        while batch := list(islice(records, _BATCH)):
+            for record in batch:
+                if len(record) < most:
+                    record.extend([""] * (most - len(record)))
+            cells = list(zip(*batch, strict=False))
+            for place, into in zip(wanted, parts, strict=True):
+                into.append(pyarrow.array(cells[place], pyarrow.large_string()))
+    frame = {}
+    for name in columns:
+        column = pyarrow.chunked_array(parts.pop(0))
+        frame[name] = numbered(column[:-1]) if len(column) > 1 else pd.Series(dtype=object)
+    return pd.DataFrame(frame, columns=list(columns))  # without the end
 
 
 def _records(file: Iterator[str]) -> Iterator[list[str]]:
-    """Yield the records of a CSV that are not blank, the header first, then the end."""
-    for record in csv.reader(chain(file, [_END])):
-        if len(record) > 1 or (record and (not record[0] or not record[0].isspace())):
-            yield record
+    """Return the records of a CSV that are not blank, the header first, then the end."""
+    return filter(_is_record, csv.reader(chain(file, [_END])))
+
+
+def _is_record(cells: list[str]) -> bool:
+    return len(cells) > 1 or (bool(cells) and (not cells[0] or not cells[0].isspace()))
 
 
 @contextlib.contextmanager
@@ -148,9 +160,9 @@ def _parquet_names(path: Path) -> tuple[list[str], str]:
 def _parquet_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
-        table = file.read(columns=list(columns))
-    return pd.DataFrame({name: _series(table.column(name)) for name in columns})
+    with pyarrow.parquet.ParquetFile(path) as file:  # a column at a time, to hold one at most
+        frame = {name: _series(file.read(columns=[name]).column(name)) for name in columns}
+    return pd.DataFrame(frame, columns=list(columns))
 
 
 def _series(column: Any) -> pd.Series:
@@ -158,19 +170,33 @@ def _series(column: Any) -> pd.Series:
     import pyarrow
     from pyarrow import types
 
+    if not len(column):
+        return pd.Series(dtype=object)
     kind = column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
+    if types.is_timestamp(kind):  # in UTC, whatever zone it names; naive ones stay naive
+        return _as_it_is(column.cast(pyarrow.timestamp(kind.unit, kind.tz and "UTC")))
+    if types.is_floating(kind) or (types.is_integer(kind) and not column.null_count):
+        return _as_it_is(column)
+    # Whole numbers beside missing ones would turn into floats there, and lose their last digits.
     if types.is_date(kind):  # Python has no dates beyond the year 9999
         column = column.cast(pyarrow.date32(), safe=False).cast(pyarrow.string())
-    elif types.is_timestamp(kind):  # in UTC, whatever zone it names
-        column = column.cast(pyarrow.timestamp(kind.unit))
     elif types.is_string(kind) or types.is_large_string(kind):
         column = _texts(column)
-    elif not (types.is_primitive(kind) or types.is_decimal(kind) or types.is_binary(kind)):
+    elif not (
+        types.is_boolean(kind)
+        or types.is_integer(kind)
+        or types.is_decimal(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+    ):
         return pd.Series([_plain(scalar) for scalar in column], dtype=object)
-    # Whole numbers beside missing ones would turn into floats, and lose their last digits.
-    found: pd.Series = column.to_pandas(integer_object_nulls=True)
+    return numbered(column)
+
+
+def _as_it_is(column: Any) -> pd.Series:
+    found: pd.Series = column.to_pandas()
     return found
 
 

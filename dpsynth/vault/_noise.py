@@ -1,32 +1,46 @@
-"""Exact noise from the operating system's entropy. Nothing here takes a seed.
+"""Exact noise: integers in, integers out, and no floating-point number on the way to a draw.
 
-*Counts* get the discrete Gaussian N_Z(0, sigma2) of Canonne, Kamath and Steinke (2020), by inverse
-transform over a table of exact integers. A draw is a uniform real revealed 64 bits at a time: the
-first 64 settle nearly every draw, and a draw that falls on a table boundary reveals more. Tables
-hold 256 fractional bits, so a sample's law is within 2**-190 of the exact one in total variation.
+*Counts* get the discrete Gaussian N_Z(0, sigma2) of Canonne, Kamath and Steinke (2020) by inverse
+transform over a table of 256-bit integers. A wide one is J + aK, of two narrow ones. A sample's
+law is within 2**-190 of the exact one in total variation. The discrete Laplace is drawn likewise.
 
-*Choices* are made by the exponential mechanism by rejection, in exact integers (their Algorithm 1).
+*Choices* are made by the exponential mechanism, with no distance at all.
+
+Proofs: docs/explanation/noise.md. The tests hold all of it against the rejection samplers of
+Canonne, Kamath and Steinke and against exact rational arithmetic.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import secrets
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_DISTANCE = Fraction(1, 1 << 190)
-"""Greatest total variation distance of one sample from the exact discrete Gaussian."""
+from dpsynth.vault._stream import SYSTEM, Stream
+from dpsynth_accounting import InvalidRequest
 
-_BITS = 256
-_REACH = 17.0  # a table ends at 17 sigma: the mass beyond is below 2**-200
-_LARGEST_TABLE = 4_000_000
+SAMPLE_DISTANCE = Fraction(1, 1 << 190)
+"""Greatest total variation distance of one sample from the law it is said to have."""
+
+LARGEST_SCALE = 1 << 50
+"""Greatest sigma, and greatest Laplace scale: samples then stay below 2**60 in absolute value."""
+
+_BITS = 256  # of a cumulative probability, and of the uniform real that is looked up
+_FINE = _BITS + 64  # of the weights it is made of
+_REACH = 17  # a Gaussian table ends at 17 sigma
+_WIDEST = 512  # sigma of the widest table
+_DIGITS = 1 << 12  # length of a geometric table
+_SLACK = 1 << 12  # units in the last place by which _exp_minus may be wrong
+_HEAD = 31  # bits of a choice's proposal weights
+
+# -- tables --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class _Table:
     Attributes:
         first: The least integer.
         bounds: P(X <= first + i) times 2**256, rounded down, for all but the last i.
-        heads: The upper 64 bits of each bound.
+        heads: The upper 64 bits of each bound, a uint64 array.
     """
 
     first: int
@@ -44,172 +58,224 @@ class _Table:
     heads: NDArray[np.uint64]
 
 
+def _table(first: int, weights: Sequence[int]) -> _Table:
+    """Return the table of the law on first, first + 1, ... with these weights."""
+    *sums, total = accumulate(weights)
+    scale = (1 << _FINE + _BITS) // total
+    bounds = tuple(min(part * scale >> _FINE, (1 << _BITS) - 1) for part in sums)
+    heads = np.array([bound >> _BITS - 64 for bound in bounds], dtype=np.uint64)
+    return _Table(first, bounds, heads)
+
+
 def _exp_minus(x: Fraction, bits: int) -> int:
-    """Return floor-ish exp(-x) * 2**bits for rational 0 <= x <= 1, to a few units, in integers."""
-    one = 1 << bits
-    term, total, k = one, one, 0
+    """Return exp(-x) * 2**bits for rational x >= 0, to within 2**12 units (noise.md, Lemma 1).
+
+    The series, once x is halved below 1; then as many squarings.
+    """
+    halvings = (math.ceil(x) - 1).bit_length() if x > 1 else 0
+    extended = bits + 2 * halvings
+    numerator, denominator = x.numerator, x.denominator << halvings
+    total = term = 1 << extended
+    k = 0
     while term:
         k += 1
-        term = term * x.numerator // (x.denominator * k)
+        term = term * numerator // (denominator * k)
         total += -term if k % 2 else term
-    return total
+    for _ in range(halvings):
+        total = total * total >> extended
+    return total >> 2 * halvings
 
 
 @lru_cache(maxsize=32)
-def _table(sigma2: Fraction) -> _Table:
-    """Return the table of N_Z(0, sigma2).
+def _gaussian_table(sigma2: Fraction) -> _Table:
+    """Return the table of N_Z(0, sigma2), for sigma up to 512.
 
-    Weights follow w(x+1) = w(x) * r(x) with r(x) = exp(-(2x+1) / (2 sigma2)), itself a geometric
-    sequence; with 128 guard bits the accumulated rounding stays far below 2**-256.
+    Weights follow w(x+1) = w(x) r(x), where r(x) = exp(-(2x+1) / 2 sigma2) is itself geometric.
     """
-    reach = math.ceil(_REACH * math.sqrt(float(sigma2))) + 8
-    if 2 * reach > _LARGEST_TABLE:
-        raise OverflowError("sigma is beyond the largest table")
-    guard = _BITS + 128
-    ratio = _small_exp(Fraction(1) / (2 * sigma2), guard)
-    step = _small_exp(Fraction(1) / sigma2, guard)
-    weights = [1 << guard]
+    reach = math.isqrt(math.ceil(_REACH * _REACH * sigma2)) + 8
+    ratio = _exp_minus(1 / (2 * sigma2), _FINE)
+    step = _exp_minus(1 / sigma2, _FINE)
+    weights = [1 << _FINE]
     for _ in range(reach):
-        weights.append(weights[-1] * ratio >> guard)
-        ratio = ratio * step >> guard
-    both = weights[:0:-1] + weights
-    total = sum(both)
-    bounds, running = [], 0
-    for weight in both[:-1]:
-        running += weight
-        bounds.append(min((running << _BITS) // total, (1 << _BITS) - 1))
-    heads = np.array([bound >> (_BITS - 64) for bound in bounds], dtype=np.uint64)
-    return _Table(-reach, tuple(bounds), heads)
+        weights.append(weights[-1] * ratio >> _FINE)
+        ratio = ratio * step >> _FINE
+    return _table(-reach, weights[:0:-1] + weights)
 
 
-def _small_exp(x: Fraction, bits: int) -> int:
-    """Return exp(-x) * 2**bits for any rational x >= 0, by halving it below 1 and squaring."""
-    halvings = max(0, math.ceil(math.log2(float(x)))) if x > 1 else 0
-    value = _exp_minus(x / (1 << halvings), bits + 2 * halvings)
-    for _ in range(halvings):
-        value = value * value >> (bits + 2 * halvings)
-    return value >> (2 * halvings)
+@lru_cache(maxsize=32)
+def _geometric_table(rate: Fraction) -> _Table:
+    """Return the table of the law on 0, ..., 4095 with mass proportional to exp(-rate * x)."""
+    ratio = _exp_minus(rate, _FINE)
+    weights = [1 << _FINE]
+    for _ in range(_DIGITS - 1):
+        weights.append(weights[-1] * ratio >> _FINE)
+    return _table(0, weights)
 
 
-def _draw(table: _Table, count: int) -> NDArray[np.int64]:
-    """Return ``count`` samples: the number of bounds at or below a uniform real."""
-    words = np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
+def _draw(table: _Table, count: int, stream: Stream) -> NDArray[np.int64]:
+    """Return samples: how many bounds are at or below a uniform real of 256 bits.
+
+    The first 64 bits settle nearly every draw; where they are those of a bound, the rest is drawn.
+    """
+    words = stream.words(count)
     index = np.searchsorted(table.heads, words, side="left")
-    inside = index < len(table.heads)
-    tied = np.flatnonzero(inside & (table.heads[np.minimum(index, len(table.heads) - 1)] == words))
-    for position in tied:  # the first 64 bits do not settle it: reveal the rest
-        rest = secrets.randbits(_BITS - 64)
-        value = (int(words[position]) << (_BITS - 64)) | rest
-        index[position] = _count_at_most(table.bounds, value)
+    for place in np.flatnonzero(table.heads.take(index, mode="clip") == words):
+        real = int(words[place]) << _BITS - 64 | stream.bits(_BITS - 64)
+        index[place] = bisect_right(table.bounds, real)
     return index.astype(np.int64) + table.first
 
 
-def _count_at_most(bounds: Sequence[int], value: int) -> int:
-    low, high = 0, len(bounds)
-    while low < high:
-        middle = (low + high) // 2
-        if bounds[middle] <= value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+# -- noise ---------------------------------------------------------------------------------------
 
 
-def discrete_gaussian(sigma2: Fraction, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return independent samples of N_Z(0, sigma2).
+def discrete_gaussian(
+    sigma2: Fraction, shape: tuple[int, ...], stream: Stream = SYSTEM
+) -> NDArray[np.int64]:
+    """Return independent samples of N_Z(0, sigma2), each within ``SAMPLE_DISTANCE``.
+
+    Canonne, Kamath, Steinke (2020), Definition 1: mass proportional to exp(-x**2 / 2 sigma2).
 
     Args:
         sigma2: The parameter, an exact rational above 0.
         shape: Shape of the result.
+        stream: Where the randomness comes from.
 
     Returns:
         int64 array.
+
+    Raises:
+        InvalidRequest: sigma is not in (0, 2**50].
     """
+    _require(sigma2, LARGEST_SCALE**2, "sigma squared")
+    return _gaussian(sigma2, math.prod(shape), stream).reshape(shape)
+
+
+def _gaussian(sigma2: Fraction, count: int, stream: Stream) -> NDArray[np.int64]:
+    if sigma2 <= _WIDEST**2:
+        return _draw(_gaussian_table(sigma2), count, stream)
+    # The least power of two with sigma <= 512 a. J + aK is N_Z(0, sigma2) (noise.md, Theorem 2):
+    # J fills the gaps of a, wide enough that no trace of the lattice aZ is left.
+    a = 1 << -(-(math.ceil(sigma2 / _WIDEST**2) - 1).bit_length() // 2)
+    fine = _gaussian(Fraction(8 * a * a), count, stream)
+    return fine + a * _gaussian(sigma2 / (a * a) - 8, count, stream)
+
+
+def discrete_laplace(
+    scale: Fraction, shape: tuple[int, ...], stream: Stream = SYSTEM
+) -> NDArray[np.int64]:
+    """Return independent samples of the discrete Laplace law, each within ``SAMPLE_DISTANCE``.
+
+    Mass proportional to exp(-abs(x) / scale); also called two-sided geometric (Ghosh,
+    Roughgarden, Sundararajan 2009).
+
+    Args:
+        scale: An exact rational above 0.
+        shape: Shape of the result.
+        stream: Where the randomness comes from.
+
+    Returns:
+        int64 array.
+
+    Raises:
+        InvalidRequest: scale is not in (0, 2**50].
+    """
+    _require(scale, LARGEST_SCALE, "a Laplace scale")
     count = math.prod(shape)
-    if _REACH * math.sqrt(float(sigma2)) * 2 > _LARGEST_TABLE / 4:
-        samples = np.array([sample_by_rejection(sigma2) for _ in range(count)], dtype=np.int64)
-    else:
-        samples = _draw(_table(sigma2), count)
+    samples = _geometric(1 / scale, count, stream)
+    samples -= _geometric(1 / scale, count, stream)
     return samples.reshape(shape)
 
 
-def upper_tail(sigma2: Fraction, at_least: int) -> float:
-    """Return an upper bound on P(N_Z(0, sigma2) >= at_least), for ``at_least`` >= 1."""
-    spread = 2.0 * float(sigma2)
-    width = math.ceil(12 * math.sqrt(spread)) + 10
-    body = np.exp(-(np.arange(-width, width + 1, dtype=np.float64) ** 2) / spread).sum()
-    far = np.arange(at_least, at_least + width, dtype=np.float64)
-    # What lies beyond the last term decays faster than geometrically.
-    return float(np.exp(-(far**2) / spread).sum() / body * (1 + 1e-9)) + 1e-300
+def _geometric(rate: Fraction, count: int, stream: Stream) -> NDArray[np.int64]:
+    """Return samples with P(x) proportional to exp(-rate * x), x >= 0: digit by digit.
 
-
-# -- exact coins, and what is built on them ------------------------------------------------------
-
-
-def _bernoulli_exp(gamma: Fraction) -> bool:
-    """Return True with probability exactly exp(-gamma), for rational gamma >= 0.
-
-    Canonne, Kamath, Steinke (2020), Algorithm 1.
+    Digits to base 4096 are independent (noise.md, Theorem 3).
     """
-    while gamma > 1:
-        if not _bernoulli_exp_small(Fraction(1)):
-            return False
-        gamma -= 1
-    return _bernoulli_exp_small(gamma)
+    digit = _draw(_geometric_table(rate), count, stream)
+    if rate * _DIGITS > 150:  # what lies beyond the table has mass below 2**-216
+        return digit
+    return digit + _DIGITS * _geometric(rate * _DIGITS, count, stream)
 
 
-def _bernoulli_exp_small(gamma: Fraction) -> bool:
-    k = 1
-    while secrets.randbelow(gamma.denominator * k) < gamma.numerator:
-        k += 1
-    return k % 2 == 1
+def _require(value: Fraction, most: int, name: str) -> None:
+    if not 0 < value <= most:
+        raise InvalidRequest(
+            f"Noise was to be drawn with {name} out of range.",
+            f"It must be above 0 and at most 2**{most.bit_length() - 1}.",
+            "Give the step more of the budget.",
+            touched=True,  # noise is drawn last, after the rows were counted
+        )
 
 
-def exponential(scores: NDArray[np.int64], epsilon: Fraction, sensitivity: int) -> int:
+def upper_tail(sigma2: Fraction, at_least: int) -> float:
+    """Return an upper bound on P(N_Z(0, sigma2) >= at_least), for ``at_least`` >= 1.
+
+    At most 1e-6 above a tail of more than 1e-290 in proportion, and 2 % where sigma exceeds 1000.
+    """
+    sigma, spread = math.sqrt(sigma2), float(2 * sigma2)
+    # Both are below the sum over all integers: the first by Poisson summation, the second as it
+    # leaves terms out. One of them is within 1e-8 of it.
+    centre = 1 + 2 * sum(math.exp(-x * x / spread) for x in range(1, 10))
+    whole = max(math.sqrt(2 * math.pi) * sigma, centre)
+    # Terms fall, so a block of them is at most its length times its first. What lies beyond the
+    # last block is below 1e-31 of the tail; the last figures cover this and rounding.
+    block = max(1, math.floor(sigma / 1000))
+    firsts = at_least + block * np.arange(math.ceil(12 * sigma / block) + 10, dtype=np.float64)
+    return float(block * np.exp(-(firsts**2) / spread).sum() / whole * (1 + 1e-9)) + 1e-300
+
+
+# -- choices -------------------------------------------------------------------------------------
+
+
+def exponential(
+    scores: NDArray[np.int64], epsilon: Fraction, sensitivity: int, stream: Stream = SYSTEM
+) -> int:
     """Choose an index with probability proportional to exp(epsilon * score / (2 * sensitivity)).
 
-    McSherry and Talwar (2007), exactly: integer scores, rational epsilon, rejection from uniform.
+    McSherry and Talwar (2007), exactly, by rejection: an index is proposed by integer weights
+    that are no less than 2**31 exp(-gap) and hardly more, and accepted where a uniform real below
+    its weight is below 2**31 exp(-gap). That comparison is made with as many bits as it needs.
 
     Args:
         scores: int64 array of shape (candidates,), at least one.
         epsilon: Above 0.
         sensitivity: Greatest change one unit can make to any score.
+        stream: Where the randomness comes from.
 
     Returns:
         The index chosen.
     """
-    gaps = int(scores.max()) - scores
+    unsigned = scores.astype(np.uint64)
+    gaps = scores.max().astype(np.uint64) - unsigned  # modulo 2**64, so exact for any int64
     rate = epsilon / (2 * sensitivity)
+    weights = _proposal(gaps, rate)
+    ends = np.cumsum(weights)
     while True:
-        index = secrets.randbelow(len(scores))
-        if _bernoulli_exp(int(gaps[index]) * rate):
+        place = stream.below(int(ends[-1]))
+        index = int(np.searchsorted(ends, place, side="right"))
+        offset = place - int(ends[index] - weights[index])
+        if _is_below_exp(offset, int(gaps[index]) * rate, stream):
             return index
 
 
-def sample_by_rejection(sigma2: Fraction) -> int:
-    """Return one exact sample of N_Z(0, sigma2), in integers alone.
+def _proposal(gaps: NDArray[np.uint64], rate: Fraction) -> NDArray[np.int64]:
+    """Return integers at least 2**31 exp(-rate * gap): a factor a binary digit, all rounded up."""
+    weights = np.full(gaps.shape, 1 << _HEAD, dtype=np.int64)
+    for digit in range(int(gaps.max()).bit_length()):
+        factor = (_exp_minus(rate * (1 << digit), 64) + _SLACK >> 64 - _HEAD) + 1
+        chosen = (gaps >> np.uint64(digit) & np.uint64(1)).astype(np.bool_)
+        # At most 2**31 times 2**31, and never 0: what is far behind keeps a weight of 1.
+        weights[chosen] = -(-weights[chosen] * min(factor, 1 << _HEAD) >> _HEAD)
+    return weights
 
-    Canonne, Kamath, Steinke (2020), Algorithms 2 and 3. Slower than the table; it serves scales
-    beyond it and is the table's oracle in the tests.
-    """
-    scale = math.isqrt(math.floor(sigma2)) + 1
+
+def _is_below_exp(head: int, gamma: Fraction, stream: Stream) -> bool:
+    """Say whether a uniform real that begins with the 31 bits of ``head`` is below exp(-gamma)."""
+    bits = _HEAD
     while True:
-        magnitude = _discrete_laplace(scale)
-        gap = abs(magnitude) - sigma2 / scale
-        if _bernoulli_exp(gap * gap / (2 * sigma2)):
-            return magnitude
-
-
-def _discrete_laplace(scale: int) -> int:
-    """Return one sample of the discrete Laplace distribution with integer scale."""
-    while True:
-        low = secrets.randbelow(scale)
-        if not _bernoulli_exp_small(Fraction(low, scale)):
-            continue
-        high = 0
-        while _bernoulli_exp_small(Fraction(1)):
-            high += 1
-        magnitude = low + scale * high
-        negative = secrets.randbelow(2) == 1
-        if not (negative and magnitude == 0):
-            return -magnitude if negative else magnitude
+        head, bits = head << 64 | stream.bits(64), bits + 64
+        value = _exp_minus(gamma, bits)
+        if head + 1 <= value - _SLACK:
+            return True
+        if head >= value + _SLACK:
+            return False

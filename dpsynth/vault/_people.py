@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from dpsynth._values import text_of
+from dpsynth._values import distinct_texts
 from dpsynth.vault import _bound
 from dpsynth.vault._rows import Kept
 from dpsynth_accounting import Account
@@ -67,16 +67,16 @@ def refuse_same_people(account: Account, kept: Kept, unit: _bound.Unit) -> None:
 def _identities(kept: Kept, unit: _bound.Unit, key: bytes) -> Iterator[bytes]:
     """Yield what names each unit: a person's id, or what a row says and its number among equals.
 
-    Both are the texts that the bound goes by. A row's columns are taken by name, in order of their
-    names, so that neither another order nor the same text in another column counts as equal.
+    Both are the texts that the bound goes by. A row's columns are taken by name, in no order, so
+    that the same text in another column does not count as equal. A holdout's units are among them:
+    they are behind the same promise.
     """
-    frame = kept.frame
-    match unit:
-        case _bound.Person(column, _):
-            for text in set(text_of(frame[column]).tolist()):
-                yield text.encode("utf-8", "surrogatepass")
-        case _bound.Row():
-            names = sorted(frame.columns)
-            named = hashlib.blake2b(repr(names).encode(), key=key, digest_size=32).digest()
-            for word in _bound.words_of_rows([text_of(frame[name]) for name in names], named):
-                yield word.tobytes()
+    for table in kept.tables:
+        match unit:
+            case _bound.Person(column, _):
+                for text in distinct_texts(table.frame[column])[1]:
+                    yield text.encode("utf-8", "surrogatepass")
+            case _bound.Row():
+                columns = {name: distinct_texts(table.frame[name]) for name in table.frame.columns}
+                for word in _bound.words_of_rows(columns, key):
+                    yield word.tobytes()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth._values import text_of
+from dpsynth._arrow import column_of
+from dpsynth._values import distinct_texts, is_numbered
 from dpsynth.domain import Domain
 from dpsynth.schema import Schema
 from dpsynth.vault import _bound
@@ -29,11 +31,27 @@ class Kept:
         frame: One row a kept row.
         units: int64, the unit of each kept row, numbered from 0.
         roles: uint8, the role of each kept row (see :mod:`dpsynth.vault._bound`).
+        holdout: The rows of a table that its owner kept out, if there is one; all held out.
     """
 
     frame: pd.DataFrame
     units: NDArray[np.int64]
     roles: NDArray[np.uint8]
+    holdout: Kept | None = None
+
+    @property
+    def tables(self) -> tuple[Kept, ...]:
+        """The table itself and the holdout, if there is one."""
+        return (self,) if self.holdout is None else (self, self.holdout)
+
+    def coded(self, domain: Domain) -> Coded:
+        """Return all rows as codes of a domain, those of the holdout last."""
+        parts = [domain.encode(table.frame) for table in self.tables]
+        return Coded(
+            {name: np.concatenate([part[name] for part in parts]) for name in domain.names},
+            np.concatenate([table.units for table in self.tables]),
+            np.concatenate([table.roles for table in self.tables]),
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,25 +148,74 @@ def load_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> pd.Dat
 
 
 def keep(
-    frame: pd.DataFrame, unit: _bound.Unit, *, share: float, rows_key: bytes, coins_key: bytes
+    frame: pd.DataFrame,
+    unit: _bound.Unit,
+    *,
+    share: float,
+    rows_key: bytes,
+    coins_key: bytes,
+    holdout: pd.DataFrame | None = None,
 ) -> Kept:
-    """Cut a table to the unit's bound and give every unit its role."""
-    texts = [text_of(frame[name]) for name in frame.columns]
+    """Cut a table to the unit's bound and give every unit its role.
+
+    Args:
+        frame: The table.
+        unit: The unit of privacy.
+        share: Probability that a unit is audited.
+        rows_key: Secret key of the choice of a person's rows.
+        coins_key: Secret key of the roles.
+        holdout: A table that was kept out by its owner: then no unit of the first one is held out.
+    """
+    frame, columns = _numbered(frame)
+    coin = holdout is None
     match unit:
         case _bound.Row():
-            roles = _bound.roles(_bound.words_of_rows(texts, coins_key), share)
-            return Kept(frame, np.arange(len(frame), dtype=np.int64), roles)
-        case _bound.Person(column, rows):
-            number: dict[str, int] = {}
-            ids = texts[list(frame.columns).index(column)]
-            units = np.fromiter(
-                (-1 if text is None else number.setdefault(text, len(number)) for text in ids),
-                dtype=np.int64,
-                count=len(ids),
+            roles = _bound.roles(_bound.words_of_rows(columns, coins_key), share, coin=coin)
+            kept = Kept(frame, np.arange(len(frame), dtype=np.int64), roles)
+        case _bound.Person(column, _):
+            roles = _bound.roles(
+                _bound.words_of_persons(columns[column][1], coins_key), share, coin=coin
             )
-            chosen = _bound.keep_rows(units, rows, _bound.words_of_rows(texts, rows_key))
-            coins = _bound.words_of_persons(list(number), coins_key)
-            kept = units[chosen]
-            return Kept(
-                frame.iloc[chosen].reset_index(drop=True), kept, _bound.roles(coins, share)[kept]
-            )
+            frame, units = _cut(frame, columns, unit, rows_key)
+            kept = Kept(frame, units, roles[units])
+    if holdout is None:
+        return kept
+    return replace(kept, holdout=_apart(holdout, kept, unit, rows_key))
+
+
+def _apart(frame: pd.DataFrame, main: Kept, unit: _bound.Unit, rows_key: bytes) -> Kept:
+    """Return the rows of a holdout, without the persons that the table itself holds."""
+    match unit:
+        case _bound.Row():
+            units = np.arange(len(frame), dtype=np.int64)
+        case _bound.Person(column, _):
+            frame, columns = _numbered(frame)
+            there = set(distinct_texts(main.frame[column])[1])
+            frame, units = _cut(frame, columns, unit, rows_key, there)
+    first = int(main.units.max(initial=-1)) + 1
+    return Kept(frame, first + units, np.full(len(frame), _bound.HELD_OUT, dtype=np.uint8))
+
+
+def _numbered(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, _bound.Column]]:
+    """Return a table without an object a row, and where each row's texts are among the distinct."""
+    slim, columns = {}, {}
+    for name in frame.columns:
+        values = frame[name].reset_index(drop=True)
+        columns[name] = distinct_texts(values)
+        slim[name] = values if is_numbered(values) else column_of(*columns[name])
+    return pd.DataFrame(slim, columns=frame.columns), columns
+
+
+def _cut(
+    frame: pd.DataFrame,
+    columns: Mapping[str, _bound.Column],
+    person: _bound.Person,
+    rows_key: bytes,
+    without: Collection[str] = (),
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return at most the bound's rows of each person but some, and the person of each row."""
+    places, identities = columns[person.column]
+    number = [-1 if each in without else place for place, each in enumerate(identities)]
+    units = np.array([*number, -1], dtype=np.int64)[places]  # a missing id is at -1
+    chosen = _bound.keep_rows(units, person.rows, _bound.words_of_rows(columns, rows_key))
+    return frame.iloc[chosen].reset_index(drop=True), units[chosen]

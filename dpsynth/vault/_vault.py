@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -29,6 +29,7 @@ from dpsynth.vault._plan import (
     make_plan,
 )
 from dpsynth.vault._statistics import Audited, Statistic
+from dpsynth.vault._stream import SYSTEM, SeededStream, Stream
 from dpsynth_accounting import (
     Account,
     InvalidRequest,
@@ -98,7 +99,14 @@ class Vault:
         audit_share: Probability that a unit joins the audit, where a fair coin holds it out of
             everything else. 0 means no test against held-out units, and the report says so.
         declared_units: A public figure for the number of units, if there is one; used to refuse a
-            delta that is too large, for nothing else.
+            delta that is too large, and repeated in the statement.
+        holdout: A table of your own that was kept out, drawn like ``source``. Then no coin is
+            tossed: all of ``source`` is fitted, a share ``audit_share`` of its units is audited,
+            and the units of the holdout are what they are compared with. The same bound holds for
+            them, the same promise covers them, and who is in both tables counts as in ``source``.
+        not_private_seed: For tests and teaching only: all noise and every secret draw follow from
+            this seed, so nothing is private. The account, the models and every report say so, and
+            a release cannot be written. An account is in this mode for ever, or never.
 
     Raises:
         InvalidRequest: A column is missing, a schema is unconfirmed, or a parameter is impossible.
@@ -114,6 +122,8 @@ class Vault:
         unit: Unit,
         audit_share: float = 0.2,
         declared_units: int | None = None,
+        holdout: _rows.Source | None = None,
+        not_private_seed: int | None = None,
     ) -> None:
         schema.require_confirmed()
         if not 0 <= audit_share <= 0.5:
@@ -134,22 +144,30 @@ class Vault:
                 "Every column of the schema is dropped or a key.",
                 "Declare at least one column with a type.",
             )
-        if _is_frame(source):
-            _rows.require_form(source, schema, unit)
-            source = _rows.read(source, _rows.needed_columns(schema, unit)).copy()
+        if holdout is not None and audit_share == 0:
+            raise InvalidRequest(
+                "A holdout of your own was given with an audit share of 0.",
+                "No unit of the table would be compared with it.",
+                "Use 0.2, or give no holdout.",
+            )
+        source = _in_memory(source, schema, unit)
+        holdout = None if holdout is None else _in_memory(holdout, schema, unit)
         self.schema = schema
         self.account = account
         self.unit = unit
         self.audit_share = audit_share
         self.declared_units = declared_units
+        self.stream: Stream = SYSTEM if not_private_seed is None else SeededStream(not_private_seed)
+        self.__seed = not_private_seed
         self.__source = source
+        self.__holdout = holdout
         self.__kept: _rows.Kept | None = None
         self.__coded: _rows.Coded | None = None
         self.__train: dict[str, NDArray[np.int32]] | None = None
         self.__domain: Domain | None = None
         self.__noted = self.__recognised = self.__unsure = False
         if not schema.undeclared:
-            self.__domain = resolve(schema, categories={}, bounds={})
+            self._settle(resolve(schema, categories={}, bounds={}))
 
     def __repr__(self) -> str:
         """Name the account and the unit, nothing of the rows."""
@@ -160,6 +178,11 @@ class Vault:
         raise TypeError("a vault cannot be pickled or copied: its rows do not leave it")
 
     # -- public facts ----------------------------------------------------------------------------
+
+    @property
+    def own_holdout(self) -> bool:
+        """Whether audited units are compared with a holdout of the owner's, not by coins."""
+        return self.__holdout is not None
 
     @property
     def domain(self) -> Domain:
@@ -234,8 +257,9 @@ class Vault:
         )
         if found is None:
             self._require(spend, at, unit, by)
-        if not _is_frame(self.__source):
-            _rows.require_form(self.__source, self.schema, self.unit)
+        for table in (self.__source, self.__holdout):
+            if table is not None and not _is_frame(table):
+                _rows.require_form(table, self.schema, self.unit)
         reservation = found or self.account.reserve(
             plan.event,
             spend,
@@ -244,8 +268,9 @@ class Vault:
             label=label,
             meta={
                 **(meta or {}),
+                **self._declared(),
                 "steps": plan.describe(),
-                "sampling_seed": secrets.randbits(63),
+                "sampling_seed": self.stream.bits(63),
             },
             by=by,
         )
@@ -282,7 +307,13 @@ class Vault:
         self.account.policy.check(epsilon, unit=unit, by=by, on=datetime.now(UTC).date())
 
     def _unit_facts(self) -> dict[str, Any]:
-        return {**self.unit.to_json(), "audit_share": self.audit_share}
+        facts = {**self.unit.to_json(), "audit_share": self.audit_share}
+        if self.own_holdout:
+            facts["holdout"] = "own"
+        return facts if self.__seed is None else {**facts, "not_private": True}
+
+    def _declared(self) -> dict[str, int]:
+        return {} if self.declared_units is None else {"declared_units": self.declared_units}
 
     def fit(
         self,
@@ -394,6 +425,7 @@ class Vault:
     # -- rows: for blocks of this vault only -----------------------------------------------------
 
     def _settle(self, domain: Domain) -> None:
+        domain = replace(domain, not_private=self.__seed is not None)
         if domain != self.__domain:
             self.__coded = self.__train = None  # they are coded in the domain before
         self.__domain = domain
@@ -416,20 +448,27 @@ class Vault:
 
     def _kept(self) -> _rows.Kept:
         if self.__kept is None:
-            frame = _rows.read(self.__source, _rows.needed_columns(self.schema, self.unit))
+            columns = _rows.needed_columns(self.schema, self.unit)
+            apart = None if self.__holdout is None else _rows.read(self.__holdout, columns)
             self.__kept = _rows.keep(
-                frame,
+                _rows.read(self.__source, columns),
                 self.unit,
                 share=self.audit_share,
-                rows_key=self.account.key("rows kept of a unit"),
-                coins_key=self.account.key("audit coins"),
+                rows_key=self._key("rows kept of a unit"),
+                coins_key=self._key("audit coins"),
+                holdout=apart,
             )
         return self.__kept
 
+    def _key(self, purpose: str) -> bytes:
+        """Return the account's secret key for a purpose, or the seed's where nothing is private."""
+        if self.__seed is None:
+            return self.account.key(purpose)
+        return hashlib.sha256(f"{self.__seed} {purpose}".encode()).digest()
+
     def _coded(self) -> _rows.Coded:
         if self.__coded is None:
-            kept = self._kept()
-            self.__coded = _rows.Coded(self.domain.encode(kept.frame), kept.units, kept.roles)
+            self.__coded = self._kept().coded(self.domain)
             self.__kept = None
         return self.__coded
 
@@ -444,6 +483,14 @@ def discovery_step(schema: Schema, weight: float) -> tuple[Discover, ...]:
     ranges = sum(range_grid(schema.columns[name]) is not None for name in schema.undeclared)
     categories = len(schema.undeclared) - ranges
     return (Discover(categories, ranges, weight),) if schema.undeclared else ()
+
+
+def _in_memory(source: _rows.Source, schema: Schema, unit: Unit) -> _rows.Source:
+    """Return a frame's copy, after a look at its form; a path as it is."""
+    if not _is_frame(source):
+        return source
+    _rows.require_form(source, schema, unit)
+    return _rows.read(source, _rows.needed_columns(schema, unit)).copy()
 
 
 def _is_frame(source: _rows.Source) -> bool:

@@ -16,7 +16,9 @@ from pathlib import Path
 CORE = "dpsynth_accounting"
 SHELL = "dpsynth"
 
-FOUNDATIONS = frozenset({"schema", "domain", "codec", "grids", "_values", "_version"})
+FOUNDATIONS = frozenset(
+    {"schema", "domain", "codec", "grids", "_arrow", "_cells", "_values", "_version", "_zones"}
+)
 MIDDLE = frozenset({"marginal", "deep", "attacks", "evaluation"})
 _HEIGHTS = (
     FOUNDATIONS,

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +142,115 @@ def test_noisy_totals_near_nothing_give_rates_within_bounds(total: float) -> Non
     assert -1 <= found.findings[0].excess_low <= found.findings[0].excess_high <= 1
 
 
+# -- a holdout of the custodian's own ------------------------------------------------------------
+
+
+def own(a: float, h: float, x: float, y: float, sigma: float = 0.0) -> AttackCounts:
+    return AttackCounts("copying", a, h, x, y, sigma, own_holdout=True)
+
+
+def own_counts(
+    inside: int, outside: int, rates: tuple[float, float], sigma: float, seed: int, repeats: int
+) -> list[AttackCounts]:
+    """Counts on sides of these sizes, with whole-number Gaussian noise on all four."""
+    rng = np.random.default_rng(seed)
+    noise = np.rint(rng.normal(0, sigma, (4, repeats)))
+    a = rng.binomial(inside, rates[0], repeats) + noise[0]
+    h = rng.binomial(outside, rates[1], repeats) + noise[1]
+    x, y = inside + noise[2], outside + noise[3]
+    return [own(*each, sigma) for each in zip(a, h, x, y, strict=True)]
+
+
+def alarms(counts: Iterable[AttackCounts], level: float) -> float:
+    return float(np.mean([each.p_value < level for each in counts]))
+
+
+SIDES = [(300, 300), (100, 5000), (5000, 100), (20, 2000), (2000, 20)]
+
+
+@pytest.mark.parametrize("sigma", [0.0, 2.0, 40.0])
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.3, 1.0])
+@pytest.mark.parametrize("sides", SIDES, ids=str)
+def test_false_alarms_stay_within_their_level_with_an_own_holdout(
+    sides: tuple[int, int], rate: float, sigma: float
+) -> None:
+    found = own_counts(*sides, (rate, rate), sigma, 1, 4000)
+    slack = 4 / math.sqrt(len(found))
+    assert alarms(found, 0.01) <= 0.01 + slack * 0.1
+    assert alarms(found, 0.05) <= 0.05 + slack * 0.22
+
+
+def test_the_coins_statistic_raises_false_alarms_with_an_own_holdout() -> None:
+    """The twins: coins' rule on sides of other sizes; no skewness; denominators without noise."""
+    found = own_counts(5000, 100, (0.05, 0.05), 5.0, 1, 2000)
+    assert alarms([replace(each, own_holdout=False) for each in found], 0.01) > 0.9
+
+    few = own_counts(20, 20_000, (0.01, 0.01), 0.0, 1, 20_000)
+    normal = [math.erfc(each.z / math.sqrt(2)) / 2 for each in few]
+    assert np.mean(np.array(normal) < 0.01) > 0.014
+    assert alarms(few, 0.01) <= 0.012
+
+    many = own_counts(400, 400, (0.97, 0.97), 20.0, 1, 2000)
+    bare = []
+    for each in many:
+        x, y = each.sides
+        variance = 4 * (x * y * each._hits * 0.03 + each.sigma**2 * (x * x + y * y)) / (x + y) ** 2
+        bare.append((each.difference - 1) / math.sqrt(variance) > stats.norm.ppf(0.99))
+    assert np.mean(bare) > 0.02
+
+
+@pytest.mark.parametrize("sides", [(1000, 1000), (1000, 300), (500, 5000)], ids=str)
+@pytest.mark.parametrize("sigma", [0.0, 5.0])
+def test_members_that_leak_are_found_with_an_own_holdout(
+    sides: tuple[int, int], sigma: float
+) -> None:
+    found = own_counts(*sides, (0.14, 0.04), sigma, 2, 300)
+    outcomes = [public_verdict([each]).outcome for each in found]
+    assert np.mean([outcome == "fail" for outcome in outcomes]) > 0.6
+
+
+@pytest.mark.parametrize("sides", [(2000, 2000), (2000, 600), (600, 4000)], ids=str)
+def test_smallest_detectable_effect_with_an_own_holdout(sides: tuple[int, int]) -> None:
+    sigma, rate = 5.0, 0.03
+    typical = own(rate * sides[0], rate * sides[1], *sides, sigma)
+    least = public_verdict([typical]).findings[0].smallest_detectable
+
+    def detected(excess: float) -> float:
+        found = own_counts(*sides, (rate + excess, rate), sigma, 4, 800)
+        return float(np.mean([public_verdict([c]).outcome != "not detected" for c in found]))
+
+    assert 0.65 < detected(least) < 0.93
+    assert detected(least / 3) < 0.5
+
+
+def test_equal_sides_are_judged_as_by_coins_up_to_the_noise_of_their_sizes() -> None:
+    one, two = own(60, 30, 1000, 1000), counts(60, 30)
+    assert (one.difference, one.units) == (two.difference, two.units)
+    assert one.variance == pytest.approx(two.variance)
+    assert one.p_value == pytest.approx(two.p_value)
+    assert own(60, 30, 1000, 1000, 9.0).variance > counts(60, 30, 9.0).variance
+
+
+def test_statistic_by_hand_with_an_own_holdout() -> None:
+    one = own(60, 10, 1000, 500)
+    assert one.difference == pytest.approx(2 * (500 * 60 - 1000 * 10) / 1500)
+    assert one.units == pytest.approx(2 * 1000 * 500 / 1500)
+    assert one.variance == pytest.approx(4 * 1000 * 500 * 70 / 1500**2)
+    finding = public_verdict([one]).findings[0]
+    assert finding.excess == pytest.approx(0.06 - 0.02)
+    assert finding.excess == pytest.approx(one.difference / one.units)
+
+
+def test_a_verdict_with_an_own_holdout_says_what_it_rests_on() -> None:
+    for one in (own(200, 20, 1000, 1000), own(30, 17, 1000, 1000), own(20, 20, 1000, 900)):
+        sentence = public_verdict([one]).sentence
+        assert "the custodian's own" in sentence
+        assert "if it was drawn like the table" in sentence
+        assert "no lower bound on epsilon" in sentence
+    assert "custodian" not in public_verdict([counts(20, 20)]).sentence
+    assert public_verdict([own(0, 0, -3, -9, 5.0)]).outcome == "not detected"
+
+
 def every_verdict() -> list[Verdict]:
     return [
         public_verdict([]),
@@ -147,6 +258,8 @@ def every_verdict() -> list[Verdict]:
         public_verdict([counts(30, 17)]),
         public_verdict([counts(25, 20, 4.0), counts(3, 1, 4.0)]),
         public_verdict([counts(0, 0, units=3)]),
+        public_verdict([own(90, 20, 1000, 800)]),
+        public_verdict([own(25, 20, 1000, 800, 4.0), own(3, 1, 1000, 800, 4.0)]),
     ]
 
 
