@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_nothing_half_written(project: Project) -> None:
         "from rich.console import Console\n"
         "whole = r.Release.write\n"
         "def tight(self, *a, **k):\n"
-        "    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))\n"
         "    return whole(self, *a, **k)\n"
         "r.Release.write = tight\n"
         "from dpsynth_accounting import DpsynthError\n"
