@@ -55,6 +55,9 @@ def _column(name: str, values: pd.Series) -> str:
     elif known.nunique() <= _FEW:
         facts = {"type": "categorical", "categories": sorted(known.unique())}
         note = "is this list public and complete? It was read from the data"
+    elif 2 * known.nunique() > len(known):
+        facts = {"type": "drop"}
+        note = 'free text? Most values occur once; type = "open" would find the frequent ones'
     if texts.isna().any() and facts["type"] not in ("drop", "key"):
         facts["missing"] = True
     lines = [f"{key} = {toml(value)}" for key, value in facts.items()]

@@ -14,21 +14,23 @@ from dpsynth import bundle
 from dpsynth._audit import ATTACKS, FIDELITY_CODES
 from dpsynth._version import __version__
 from dpsynth.attacks import Verdict
+from dpsynth.domain import DISCOVERED, Domain
 from dpsynth.evaluation import mean_tvd, pair_cliques, tvd_per_l1
+from dpsynth.schema import Schema
 from dpsynth.synthesizer import Model
 from dpsynth.vault import Audited, Vault
 from dpsynth_accounting import (
     ApproxDP,
+    Event,
     PublicFact,
     Statement,
+    curve,
     event_from_json,
     odometer,
     replay,
     statement,
 )
-
-DISCOVERED = "discovered (paid)"
-"""What a column's facts say if nobody declared them."""
+from dpsynth_accounting import Sequence as SequenceEvent
 
 
 def facts_of(
@@ -61,12 +63,55 @@ def facts_of(
             "budget_delta": float(budget.delta),
         },
         "steps": [line for each in paid for line in each["meta"].get("steps", [])],
+        "discovery": _discovery(paid, vault.schema, model.domain),
         "columns": model.domain.public_facts(),
         "rows": {"estimated": round(model.rows, 1), "released": len(table)},
         "fidelity": _fidelity(model, audited),
         "utility": _utility(audited, target),
         "verdict": verdict.to_json(),
     }
+
+
+def _discovery(
+    paid: Sequence[Mapping[str, Any]], declared: Schema, domain: Domain
+) -> dict[str, Any] | None:
+    """Return what was found of the columns, and for how much; None if all was declared."""
+    found = [
+        (event, line, each["plan"]["charge"])
+        for each in paid
+        for event, line in zip(_events(each["plan"]), each["meta"].get("steps", []), strict=False)
+        if line["step"] == "discover"
+    ]
+    if not found or not declared.undeclared:
+        return None
+    event, line, charge = found[0]
+    delta = Fraction(charge["delta"])
+    epsilon = curve(event).epsilon(delta)
+    columns = domain.schema(declared).to_json()["columns"]
+    return {
+        "epsilon": epsilon,
+        "delta": float(delta),
+        "noise_sd": line["noise_sd"],
+        "shown_from": line.get("shown_from"),
+        "columns": [
+            {
+                "name": name,
+                "size": domain.size(name),
+                **{key: columns[name].get(key) for key in ("categories", "lower", "upper")},
+            }
+            for name in declared.undeclared
+        ],
+        "sentence": (
+            f"by itself the discovery is ({epsilon:.3g}, {float(delta):.3g})-differentially "
+            "private; its price is part of the whole."
+        ),
+    }
+
+
+def _events(plan: Mapping[str, Any]) -> Sequence[Event]:
+    """Return the events of a plan's steps, in order."""
+    event = event_from_json(plan["event"])
+    return event.events if isinstance(event, SequenceEvent) else (event,)
 
 
 def charges_of(

@@ -184,9 +184,9 @@ class BooleanCodec:
 class NumericCodec:
     """Codes for numbers, dates and times between two bounds.
 
-    A code is a cell ``[starts[i], starts[i + 1])`` of a grid that follows from public facts alone;
-    the last cell ends at ``upper``, inclusive. Numbers are int64 for integers, dates (days since
-    1970) and datetimes (seconds since 1970, UTC if a zone is given), float64 for reals.
+    A code is a cell ``[starts[i], starts[i + 1])``, from public facts and answers that were paid
+    for; the last cell ends at ``upper``, inclusive. Numbers are int64 for integers, dates (days
+    since 1970) and datetimes (seconds since 1970, UTC if a zone is given), float64 for reals.
 
     Attributes:
         of: What the numbers are.

@@ -62,7 +62,7 @@ delta = 1e-6
 epsilon = 3.0
 target = "{target}"
 declared_units = {units}
-shares = {{ discover = 10, fit = 85, audit = 5 }}
+shares = {{ fit = 95, audit = 5 }}
 
 [method]
 name = "{method}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth._values import Kind
 from dpsynth.codec import (
     BooleanCodec,
     CategoricalCodec,
@@ -20,7 +21,8 @@ from dpsynth.codec import (
     Shares,
     codec_from_json,
 )
-from dpsynth.grids import Grid, fine_starts, on_lattice, widest_grid
+from dpsynth.grids import chosen_starts, fine_starts, on_lattice
+from dpsynth.ranges import Bounds, Starts, kind_of
 from dpsynth.schema import (
     Boolean,
     Categorical,
@@ -31,23 +33,22 @@ from dpsynth.schema import (
     Integer,
     Key,
     Open,
+    Ranged,
     Real,
     Schema,
     number_of,
     type_name,
+    value_of,
 )
 from dpsynth_accounting import InvalidRequest
 
 FORMAT_VERSION = 1
 
-Bounds = tuple[float, float] | tuple[int, int]
+DISCOVERED = "discovered (paid)"
+"""What a column's facts say if nobody declared them."""
 
-_KINDS: dict[type, Kind] = {
-    Integer: "integer",
-    Real: "real",
-    Date: "date",
-    Datetime: "datetime",
-}
+FOUND = "found privately, and paid for"
+"""The source that a schema names for facts that a discovery found."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,21 @@ class Domain:
     def label(self, name: str, code: int) -> str:
         """Return a code's name for reports."""
         return self.codecs[name].label(code)
+
+    def schema(self, declared: Schema) -> Schema:
+        """Return a schema that says all: what was declared, and what was found in its place.
+
+        It leads to the same codes without a discovery, and is as private as this domain.
+
+        Args:
+            declared: The schema that this domain was resolved from.
+        """
+        return Schema(
+            {
+                name: _found(column, self.codecs[name]) if name in declared.undeclared else column
+                for name, column in declared.columns.items()
+            }
+        )
 
     def encode(self, frame: pd.DataFrame) -> dict[str, NDArray[np.int32]]:
         """Return int32 codes of shape (rows,) a column; total: any value has a code.
@@ -215,27 +231,20 @@ class Domain:
             ) from error
 
 
-def range_grid(column: Column) -> Grid | None:
-    """Return the grid that finds a column's range, or None if it has no range to find."""
-    kind = _KINDS.get(type(column))
-    grid = widest_grid(kind) if kind is not None else None
-    if grid is not None and isinstance(column, Datetime):
-        return replace(grid, zone=column.zone)
-    return grid
-
-
 def resolve(
     schema: Schema,
     *,
     categories: Mapping[str, tuple[str, ...]],
     bounds: Mapping[str, Bounds],
+    bins: Mapping[str, Starts] = MappingProxyType({}),
 ) -> Domain:
     """Join declared facts with discovered ones.
 
     Args:
         schema: The declared facts.
         categories: Discovered categories of open columns.
-        bounds: Discovered bounds of numbers without declared ones.
+        bounds: Discovered bounds of numbers; declared ones go first.
+        bins: Discovered starts of cells; columns without any get the public grid of their bounds.
 
     Raises:
         InvalidRequest: Something undeclared was not discovered.
@@ -252,7 +261,9 @@ def resolve(
             "Discover them for a price, or declare them if they are public.",
         )
     codecs = {
-        name: _codec(schema.columns[name], categories.get(name, ()), bounds.get(name))
+        name: _codec(
+            schema.columns[name], categories.get(name, ()), bounds.get(name), bins.get(name)
+        )
         for name in schema.modelled
     }
     output = tuple(n for n, c in schema.columns.items() if not isinstance(c, Drop))
@@ -263,7 +274,9 @@ def resolve(
     return Domain(codecs, output, facts)
 
 
-def _codec(column: Column, found: tuple[str, ...], bounds: Bounds | None) -> Codec:
+def _codec(
+    column: Column, found: tuple[str, ...], bounds: Bounds | None, bins: Starts | None
+) -> Codec:
     match column:
         case Categorical(categories=values):
             texts = tuple(str(value) for value in values)
@@ -280,12 +293,12 @@ def _codec(column: Column, found: tuple[str, ...], bounds: Bounds | None) -> Cod
         case Boolean():
             return BooleanCodec(int(column.default), column.missing)
         case Integer() | Real() | Date() | Datetime():
-            return _numeric(column, bounds)
+            return _numeric(column, bounds, bins)
         case Drop() | Key():
             raise TypeError("dropped columns and keys are not coded")
 
 
-def _numeric(column: Integer | Real | Date | Datetime, bounds: Bounds | None) -> NumericCodec:
+def _numeric(column: Ranged, bounds: Bounds | None, bins: Starts | None) -> NumericCodec:
     step = column.step if isinstance(column, Real) else None
     zone = column.zone if isinstance(column, Datetime) else None
     lower: float
@@ -300,9 +313,37 @@ def _numeric(column: Integer | Real | Date | Datetime, bounds: Bounds | None) ->
         lower, upper, step = on_lattice(bounds[0], bounds[1], step)
     default = number_of(column.default, zone) if column.default is not None else lower
     default = min(max(default, lower), upper)
-    kind = _KINDS[type(column)]
+    kind = kind_of(column)
+    if isinstance(column.bins, tuple):
+        bins = tuple(number_of(each, zone) for each in column.bins)
     starts = fine_starts(kind, lower, upper, step)
+    if bins is not None:
+        starts = chosen_starts(bins, lower, upper, step)
     return NumericCodec(kind, starts, upper, step, default, column.missing, zone)
+
+
+def _found(column: Column, codec: Codec) -> Column:
+    """Return what a column would have to declare to be coded as it is."""
+    if isinstance(codec, CategoricalCodec):
+        other = codec.values[codec.fallback]
+        return Categorical(
+            codec.values, other=other, default=other, missing=column.missing, source=FOUND
+        )
+    if not (isinstance(codec, NumericCodec) and isinstance(column, Ranged)):
+        raise TypeError("a column of this type has nothing to be found")
+    value = partial(value_of, codec.of, aware=codec.zone is not None)
+    usual = fine_starts(codec.of, codec.starts[0], codec.upper, codec.step)
+    facts: dict[str, Any] = {
+        "lower": value(codec.starts[0]),
+        "upper": value(codec.upper),
+        "bins": None if codec.starts == usual else tuple(map(value, codec.starts)),
+        "source": FOUND,
+    }
+    if column.default is not None:
+        facts["default"] = value(codec.default)
+    if isinstance(column, Real):
+        facts["step"] = codec.step
+    return replace(column, **facts)
 
 
 def _public(name: str, column: Column, discovered: bool, size: int) -> dict[str, Any]:
@@ -311,8 +352,14 @@ def _public(name: str, column: Column, discovered: bool, size: int) -> dict[str,
             declared = "categories declared"
         case Boolean():
             declared = "type declared"
+        case Open():
+            declared = DISCOVERED
+        case Integer() | Real() | Date() | Datetime() if column.lower is None:
+            declared = DISCOVERED
+        case _ if discovered:
+            declared = f"bounds declared, cells {DISCOVERED}"
         case _:
-            declared = "discovered (paid)" if discovered else "bounds declared"
+            declared = "bounds declared"
     return {
         "name": name,
         "type": type_name(column),

@@ -60,7 +60,10 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
     match step:
         case Discover(categories, ranges, _):
             line["answers"] = f"{categories} columns' categories, {ranges} ranges"
-            line["error"] = f"categories of fewer than about {_shown(noise)} units stay hidden"
+            line["error"] = "cells of few units are merged" if ranges else ""
+            if categories:
+                least = " to ".join(f"{each:,}" for each in facts["shown_from"])
+                line["error"] = f"categories of fewer than about {least} units stay hidden"
         case Measure(marginals, _):
             line["answers"] = f"{marginals} marginals"
             line["error"] = f"each cell within about {2 * noise[0] / rows:.2%} of the rows"
@@ -74,7 +77,3 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
             units = max(1.0, rows / recipe.unit.rows * recipe.audit_share / 2)
             line["error"] = f"rates within about {2 * noise[0] / units:.3f}"
     return line
-
-
-def _shown(noise: list[float]) -> str:
-    return f"{6 * min(noise, default=0.0):.0f}"

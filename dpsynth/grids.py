@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth._values import DAY, Kind, numbers_of
-from dpsynth._zones import zone_of
+from dpsynth._values import DAY, Kind
 
 MOST_FINE = 512
 """Up to so many possible values, each has a code of its own; beyond, cells of a public grid."""
 
 _UNIFORM = 128  # cells of the uniform part of a grid
-_TOP = 2.0**60  # end of the widest grid of reals
+_WIDEST, _TOP = 2**62, 2.0**60  # ends of the widest grids
+_SMALLEST = -6  # reals below its power of ten are told from zero, not from each other
+_PARTS = 10  # least number of sub-cells of a cell that is split
+_SINGLES = 64  # up to so many whole numbers of a cell are told apart at once
 
 
 def fine_starts(
@@ -37,6 +40,25 @@ def fine_starts(
     zero, last = round(-low / step), math.floor((high - low) / step + 1e-9)
     places = np.array(_whole_starts(-zero, last - zero, ratio=True), dtype=np.int64) + zero
     return tuple(lattice(low, places, step).tolist())
+
+
+def chosen_starts(
+    bins: Iterable[float], lower: float | int, upper: float | int, step: float | None
+) -> tuple[int, ...] | tuple[float, ...]:
+    """Return the starts of chosen cells: those on the lattice inside the bounds, and the lower one.
+
+    Args:
+        bins: Where cells start.
+        lower: The lower bound.
+        upper: The upper bound.
+        step: Spacing of the values of a real, if declared.
+    """
+    if step is not None:
+        top = math.floor((upper - lower) / step + 1e-9)
+        places = {0, *(round((each - lower) / step) for each in bins)}
+        found = np.array(sorted(p for p in places if 0 <= p <= top), dtype=np.int64)
+        return tuple(lattice(float(lower), found, step).tolist())
+    return tuple(sorted({lower, *(each for each in bins if lower <= each <= upper)}))
 
 
 def _whole_starts(low: int, high: int, *, ratio: bool) -> tuple[int, ...]:
@@ -94,70 +116,95 @@ def _geometric(lower: float, upper: float, unit: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Grid:
-    """A public grid over everything a column without declared bounds could hold.
+    """Cells of the number line, for counting: public, or made from answers that were paid for.
 
     Attributes:
         of: What the numbers are.
         starts: Lower ends of the cells, increasing; the first also takes all that lies below.
-        zone: Name of the time zone of datetimes, if declared.
-        size: Number of codes: the cells, and one for what is missing, the last.
+        end: Where the last cell ends; it also takes all that lies beyond.
     """
 
     of: Kind
     starts: tuple[int, ...] | tuple[float, ...]
-    zone: str | None = None
+    end: float | int
 
     @property
-    def size(self) -> int:
-        """Number of codes."""
-        return len(self.starts) + 1
+    def ends(self) -> tuple[int, ...] | tuple[float, ...]:
+        """Where each cell ends: at the start of the next, which it leaves out."""
+        return (*self.starts[1:], self.end)
 
-    def encode(self, values: pd.Series) -> NDArray[np.int64]:
-        """Return int64 codes of shape (rows,)."""
-        numbers, known = numbers_of(values, self.of, zone_of(self.zone) if self.zone else None)
+    def cells(self, numbers: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the int64 cell of each number."""
         starts = np.array(self.starts, dtype=numbers.dtype)
-        codes = np.maximum(np.searchsorted(starts, numbers, side="right") - 1, 0)
-        return np.where(known, codes, len(self.starts)).astype(np.int64)
+        return np.maximum(np.searchsorted(starts, numbers, side="right") - 1, 0).astype(np.int64)
 
 
-def widest_grid(of: Kind) -> Grid:
-    """Return the grid for a column of which only the type is public."""
-    if of == "integer":
-        sizes = sorted({round(2 ** (j / 4)) for j in range(4 * 62)})
-        return Grid(of, tuple([-s for s in reversed(sizes)] + [0] + sizes))
-    if of == "real":
-        magnitudes = [2.0 ** (j / 4) for j in range(-4 * 20, 4 * 60)]
-        return Grid(of, tuple([-m for m in reversed(magnitudes)] + [0.0] + magnitudes))
-    months = np.arange("1800-01", "2200-01", 6, dtype="datetime64[M]").astype("datetime64[D]")
-    unit = 1 if of == "date" else DAY
-    return Grid(of, tuple(int(day) * unit for day in months.astype(np.int64)))
+def widest_grid(of: Kind, most: int = _WIDEST) -> Grid:
+    """Return the grid for a column of which only the type is public.
 
-
-def bounds_from_histogram(
-    grid: Grid, counts: NDArray[np.int64], sigma: float
-) -> tuple[float, float] | tuple[int, int]:
-    """Return bounds that hold all cells that stand out of the noise: post-processing.
+    Numbers: cells that start at 1, 2 and 5 times a power of ten, on both sides of zero; zero is
+    alone. Times: half-years.
 
     Args:
-        grid: The grid that was counted.
-        counts: int64 noisy counts, one a code.
-        sigma: Standard deviation of the noise.
-
-    Returns:
-        The start of the first such cell and the end of the last, lower < upper; if none stands
-        out, -1 to 1 for reals, a few cells around zero for integers, around the year 2000 for
-        dates. Never the least or greatest value itself.
+        of: What the numbers are.
+        most: No whole number is beyond it, on either side.
     """
-    level = sigma * (math.sqrt(2 * math.log(2 * grid.size)) + 1)
-    found = np.flatnonzero(counts[: len(grid.starts)] > level)
-    if not len(found):
-        middle = len(grid.starts) // 2
-        reach = 81 if grid.of == "real" else 4  # up to 1, for reals
-        found = np.array([middle - reach, middle + reach - 1])
-    low = grid.starts[int(found[0])]
-    after = int(found[-1]) + 1
-    if grid.of == "real":
-        return float(low), float((*grid.starts, _TOP)[after])
-    # The cell of one integer ends at that integer: its successor belongs to the next.
-    high = grid.starts[after] - 1 if after < len(grid.starts) else grid.starts[-1]
-    return int(low), int(max(high, low + 1))
+    if of in ("date", "datetime"):
+        months = np.arange("1800-01", "2200-07", 6, dtype="datetime64[M]").astype("datetime64[D]")
+        unit = 1 if of == "date" else DAY
+        *starts, end = (int(day) * unit for day in months.astype(np.int64))
+        return Grid(of, tuple(starts), end)
+    if of == "integer":
+        sizes = [m * 10**e for e in range(19) for m in (1, 2, 5) if m * 10**e < most]
+        return Grid(of, (-most, *(-size for size in reversed(sizes)), 0, *sizes), most)
+    reals = [float(f"{m}e{e}") for e in range(_SMALLEST, 18) for m in (1, 2, 5)]
+    least = math.nextafter(0.0, 1.0)  # the end of the cell of zero alone
+    return Grid(of, (-_TOP, *(-real for real in reversed(reals)), 0.0, least, *reals), _TOP)
+
+
+def inner_grid(of: Kind, lower: float | int, upper: float | int) -> Grid:
+    """Return the grid to begin with for a column with public bounds: coarse, to be refined."""
+    end = upper + 1 if of != "real" else max(upper, math.nextafter(lower, math.inf))
+    edges = {lower, *split(of, lower, end), *widest_grid(of).starts}
+    return Grid(of, tuple(sorted(e for e in edges if lower <= e < end)) or (lower,), end)
+
+
+def split(of: Kind, start: float | int, end: float | int) -> list[int] | list[float]:
+    """Return the starts of the sub-cells of one cell, its own among them; alone if it has none.
+
+    Whole numbers: each by itself if there are few; else about twenty cells with round ends. The
+    number at each end, and the one before it, have cells of their own: values that many rows share
+    (500, 99999) tend to be round, or the last before a round one. Reals: likewise, without the one
+    before. Times: the years, months, days, hours, minutes or seconds of
+    the cell.
+    """
+    if of in ("date", "datetime"):
+        return _calendar(of, int(start), int(end))
+    width = end - start
+    if of == "integer" and width <= _SINGLES:
+        return list(range(int(start), int(end)))
+    if of == "real" and width < 64 * math.ulp(max(abs(start), abs(end))):
+        return [float(start)]
+    power = 10.0 ** math.floor(math.log10(width / _PARTS))
+    size = next((power * m for m in (5, 2) if width >= _PARTS * power * m), power)
+    if of == "integer":
+        low, high, step = int(start), int(end), int(size)
+        round_ = [low, *range(low + step - low % step, high, step), high]
+        alone = {e + shift for e in round_ for shift in (-1, 0, 1)}
+        return sorted(e for e in alone if low <= e < high)
+    places = np.arange(math.floor(start / size) + 1, math.ceil(end / size))
+    edges = [float(start), *lattice(0.0, places, float(f"{size:.3g}")).tolist()]
+    alone = {e for edge in edges for e in (edge, math.nextafter(edge, math.inf))}
+    return sorted(e for e in alone if start <= e < end)
+
+
+def _calendar(of: Kind, start: int, end: int) -> list[int]:
+    own = "D" if of == "date" else "s"
+    low, high = np.array([start, end], dtype=f"datetime64[{own}]")
+    for unit in ("Y", "M", "D", "h", "m", "s"):
+        parts = np.arange(low.astype(f"datetime64[{unit}]"), high, dtype=f"datetime64[{unit}]")
+        inner = parts.astype(f"datetime64[{own}]").astype(np.int64)
+        found = sorted({start, *(int(e) for e in inner if start < e < end)})
+        if len(found) > 1 or unit == own:
+            return found
+    return [start]

@@ -24,6 +24,7 @@ from dpsynth.vault import (
     Step,
     Unit,
     discovery_step,
+    discovery_weight,
     make_plan,
     scaled,
 )
@@ -76,8 +77,10 @@ class _Unit(BaseModel):
 
 class _Shares(BaseModel):
     model_config = _STRICT
-    discover: float = Field(10.0, gt=0)
-    fit: float = Field(85.0, gt=0)
+    discover: float | None = Field(
+        None, gt=0, description="By default by how many columns are open."
+    )
+    fit: float = Field(95.0, gt=0)
     audit: float = Field(5.0, gt=0)
 
 
@@ -89,7 +92,7 @@ class _Release(BaseModel):
     )
     audit_share: float = Field(0.2, ge=0, le=0.5, description="Chance that a unit is audited.")
     shares: _Shares = Field(
-        _Shares(discover=10.0, fit=85.0, audit=5.0), description="How the precision is split."
+        _Shares(discover=None, fit=95.0, audit=5.0), description="How the precision is split."
     )
     rows: int | None = Field(None, ge=0, description="Rows to draw; by default the noisy number.")
     target: str | None = Field(None, description="A column that a downstream model would predict.")
@@ -162,7 +165,7 @@ class Recipe:
         if file.release.declared_units is not None:
             require_delta_below(delta, file.release.declared_units)
         schema = Schema.load(path.parent / file.table_schema)
-        method = dict(file.method)
+        method, shares = dict(file.method), file.release.shares
         recipe = cls(
             path=path,
             schema=schema,
@@ -176,9 +179,9 @@ class Recipe:
             delta=delta,
             audit_share=file.release.audit_share,
             shares=(
-                file.release.shares.discover,
-                file.release.shares.fit,
-                file.release.shares.audit,
+                shares.discover or shares.fit * discovery_weight(schema),
+                shares.fit,
+                shares.audit,
             ),
             rows=file.release.rows,
             target=file.release.target,

@@ -33,6 +33,7 @@ from dpsynth.attacks import Verdict
 from dpsynth.bundle import ReleaseError
 from dpsynth.evaluation import pair_cliques
 from dpsynth.report import internal_html, public_html
+from dpsynth.schema import Schema
 from dpsynth.synthesizer import Model
 from dpsynth.vault import Block, Vault
 from dpsynth_accounting import Account, Statement
@@ -51,6 +52,7 @@ class Release:
     Attributes:
         model: The fitted model.
         table: The synthetic rows.
+        schema: What was declared of the columns, and what was found in place of the rest.
         facts: Everything the public report says, as JSON data; all of it paid for or public.
         verdict: The public verdict, from paid noisy counts alone.
         statement: What was promised, as ``facts`` holds it and ``statement.txt`` says it.
@@ -59,6 +61,7 @@ class Release:
 
     model: Model
     table: pd.DataFrame
+    schema: Schema
     facts: Mapping[str, Any]
     verdict: Verdict
     statement: Statement
@@ -154,7 +157,8 @@ class Release:
             releasing=True,
         )
         facts = facts_of(vault, model, table, audited, verdict, target, paid, promise)
-        return cls(model, table, facts, verdict, promise, internal, vault.account)
+        schema = domain.schema(vault.schema)
+        return cls(model, table, schema, facts, verdict, promise, internal, vault.account)
 
     def write(
         self,
@@ -200,6 +204,7 @@ class Release:
             write_csv(self.table, scratch / "table.csv")
             self.model.save(scratch / "model.npz")
             bundle.write_json(scratch / "domain.json", self.model.domain.to_json())
+            (scratch / "schema.toml").write_text(self.schema.dump(), encoding="utf-8")
             bundle.write_json(scratch / bundle.FACTS, self.facts)
             (scratch / "report.html").write_text(
                 public_html(self.facts, self.table), encoding="utf-8"

@@ -14,8 +14,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta, timezone
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from dpsynth._zones import zone_names, zone_of
 from dpsynth_accounting import InvalidRequest
@@ -82,11 +83,20 @@ class Open(_Facts):
 
 @dataclass(frozen=True)
 class Integer(_Facts):
-    """A whole number; bounds that are not given are found, for a price."""
+    """A whole number; bounds that are not given are found, for a price.
+
+    Args:
+        lower: The least value.
+        upper: The greatest.
+        default: Stands for a missing value where none is allowed.
+        bins: Where cells start, if they are public; "adaptive" to have cells found, for a price.
+            By default they follow from the bounds. This holds for reals, dates and moments too.
+    """
 
     lower: int | None = None
     upper: int | None = None
     default: int | None = None
+    bins: Literal["adaptive"] | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class Real(_Facts):
     upper: float | None = None
     step: float | None = None
     default: float | None = None
+    bins: Literal["adaptive"] | tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class Date(_Facts):
     lower: date | None = None
     upper: date | None = None
     default: date | None = None
+    bins: Literal["adaptive"] | tuple[date, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,7 @@ class Datetime(_Facts):
     upper: datetime | None = None
     default: datetime | None = None
     zone: str | None = None
+    bins: Literal["adaptive"] | tuple[datetime, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,11 +205,12 @@ def _categorical_faults(column: Categorical, categories: tuple[Any, ...]) -> lis
 def _range_faults(column: Ranged) -> list[str]:
     lower, upper, default = column.lower, column.upper, column.default
     faults = []
-    values = [value for value in (lower, upper, default) if value is not None]
+    bins: tuple[Any, ...] = column.bins if isinstance(column.bins, tuple) else ()
+    values = [value for value in (lower, upper, default, *bins) if value is not None]
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
         return ["has a bound that is not finite"]
     reach = {Integer: 2**62, Real: 2**60}.get(type(column))
-    if reach is not None and any(abs(v) > reach for v in values):  # type: ignore[arg-type]
+    if reach is not None and any(abs(v) > reach for v in values):
         faults.append(f"has a bound beyond 2**{reach.bit_length() - 1}")
     if isinstance(column, Datetime):
         faults += _zone_faults(column, [v for v in values if isinstance(v, datetime)])
@@ -205,15 +219,20 @@ def _range_faults(column: Ranged) -> list[str]:
         lower, upper, default = (
             None if v is None else number_of(v, column.zone) for v in (lower, upper, default)
         )
+        bins = tuple(number_of(each, column.zone) for each in bins)
     if (lower is None) != (upper is None):
         faults.append("gives one bound; give both, or neither to have them found for a price")
     elif lower is not None and upper is not None:
         if lower > upper:  # type: ignore[operator]
             faults.append("has a lower bound above the upper one")
-        elif lower == upper and isinstance(column, Real):
-            faults.append("has equal bounds; drop a column that is constant")
         elif default is not None and not lower <= default <= upper:  # type: ignore[operator]
             faults.append("has a default outside its bounds")
+        elif any(not lower <= each <= upper for each in bins):
+            faults.append("has a bin that starts outside its bounds")
+    elif bins:
+        faults.append("gives bins without bounds")
+    if any(a >= b for a, b in pairwise(bins)):
+        faults.append("has bins that do not increase")
     if isinstance(column, Real) and column.step is not None:
         faults += _step_faults(column.lower, column.upper, column.step)
     return faults
@@ -239,7 +258,7 @@ def _zone_faults(column: Datetime, moments: list[datetime]) -> list[str]:
 def _step_faults(lower: float | None, upper: float | None, step: float) -> list[str]:
     if not 1e-12 <= step <= 1e18:
         return ["has a step that is not between 1e-12 and 1e18"]
-    if lower is None or upper is None or lower > upper:
+    if lower is None or upper is None or lower >= upper:
         return []
     if step > upper - lower:
         return ["has a step wider than its bounds"]
@@ -286,11 +305,12 @@ class Schema:
 
     @property
     def undeclared(self) -> tuple[str, ...]:
-        """Return the columns whose categories or bounds have to be found, for a price."""
+        """Return the columns whose categories, bounds or bins have to be found, for a price."""
         return tuple(
             name
             for name, column in self.columns.items()
-            if isinstance(column, Open) or (isinstance(column, Ranged) and column.lower is None)
+            if isinstance(column, Open)
+            or (isinstance(column, Ranged) and (column.lower is None or column.bins == "adaptive"))
         )
 
     @property
@@ -363,7 +383,8 @@ class Schema:
         """Return the schema as plain JSON data, facts at their default left out."""
         columns = {
             name: {
-                k: v.isoformat() if isinstance(v, date) else v for k, v in _facts(column).items()
+                k: [*map(_plain_json, v)] if isinstance(v, list) else _plain_json(v)
+                for k, v in _facts(column).items()
             }
             for name, column in self.columns.items()
         }
@@ -423,12 +444,19 @@ def _parse(columns: dict[str, Column], name: str, facts: Any, faults: list[str])
         shown = f"type {kind!r}" if kind is not None else "no type"
         faults.append(f"column {name!r} has {shown}{_hint(str(kind), _TYPES)}")
         return
-    if isinstance(facts.get("categories"), list):
-        facts["categories"] = tuple(facts["categories"])
+    for key in facts.keys() & {"categories", "bins"}:
+        if isinstance(facts[key], list):
+            facts[key] = tuple(facts[key])
     if kind in ("date", "datetime"):  # JSON has no dates, and TOML may quote them
         for key in facts.keys() & {"lower", "upper", "default"}:
             facts[key] = _moment(facts[key], kind)
+        if isinstance(facts.get("bins"), tuple):
+            facts["bins"] = tuple(_moment(each, kind) for each in facts["bins"])
     _add(columns, name, _TYPES[kind], facts, faults)
+
+
+def _plain_json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _moment(value: Any, kind: str) -> Any:
@@ -474,6 +502,8 @@ def _add(
 
 def _plain(value: Any) -> Any:
     """Return a moment at its fixed distance from UTC: in a zone's repeated hour it equals none."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
     if isinstance(value, datetime) and (away := value.utcoffset()) is not None:
         return value.replace(tzinfo=timezone(away), fold=0)
     return value
@@ -560,6 +590,22 @@ def number_of(value: float | date | datetime, zone: str | None = None) -> float 
     if isinstance(value, date):
         return (value - date(1970, 1, 1)).days
     return value
+
+
+def value_of(kind: str, number: float, *, aware: bool = False) -> float | date | datetime:
+    """Return the bound that a codec's number stands for: the inverse of :func:`number_of`.
+
+    Args:
+        kind: What the numbers are: "integer", "real", "date" or "datetime".
+        number: Days or seconds since 1970 for times.
+        aware: Whether moments are to say that they are UTC.
+    """
+    if kind == "date":
+        return date(1970, 1, 1) + timedelta(days=int(number))
+    if kind == "datetime":
+        epoch = datetime(1970, 1, 1, tzinfo=UTC if aware else None)
+        return epoch + timedelta(seconds=int(number))
+    return number
 
 
 def _aware(moment: datetime, zone: str | None) -> datetime:

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from dpsynth._values import numbers_of, text_of
 from dpsynth.codec import (
@@ -28,7 +27,6 @@ from dpsynth.codec import (
     codec_from_json,
 )
 from dpsynth.domain import resolve
-from dpsynth.grids import bounds_from_histogram, widest_grid
 from dpsynth.schema import (
     Boolean,
     Categorical,
@@ -171,16 +169,6 @@ def test_encoding_is_row_wise(name: str, left: list[Any], right: list[Any], data
     order = data.draw(st.permutations(range(len(both))))
     shuffled = codec.encode(objects([(left + right)[i] for i in order]))
     assert shuffled.tolist() == both[list(order)].tolist()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None)
-@given(values=st.lists(anything, max_size=10))
-def test_grids_are_row_wise_too(kind: Any, values: list[Any]) -> None:
-    grid = widest_grid(kind)
-    codes = grid.encode(objects(values))
-    assert codes.tolist() == [int(grid.encode(objects([value]))[0]) for value in values]
-    assert ((codes >= 0) & (codes < grid.size)).all()
 
 
 # One column in all the arrays that may hold it.
@@ -650,87 +638,6 @@ def test_labels_tell_codes_apart(column: Any) -> None:
     assume(not isinstance(column, Real) or width > 1e-3 * max(abs(column.lower), abs(column.upper)))
     labels = [codec.label(code) for code in range(codec.size)]
     assert len(set(labels)) == len(labels)
-
-
-# -- ranges that are found -----------------------------------------------------------------------
-
-
-def histogram(kind: Any, values: list[Any]) -> NDArray[np.int64]:
-    grid = widest_grid(kind)
-    return np.bincount(grid.encode(objects(values)), minlength=grid.size).astype(np.int64) * 1000
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_noise_alone_gives_the_fallback(kind: Any) -> None:
-    grid = widest_grid(kind)
-    rng = np.random.default_rng(5)
-    wanted = bounds_from_histogram(grid, np.zeros(grid.size, dtype=np.int64), 10.0)
-    for _ in range(50):
-        noise = np.rint(rng.normal(0, 10.0, grid.size)).astype(np.int64)
-        assert bounds_from_histogram(grid, noise, 10.0) == wanted
-    low, high = wanted
-    if kind == "real":
-        assert wanted == (-1.0, 1.0)
-    elif kind == "integer":
-        assert low <= 0 <= high
-    else:
-        assert low < (10957 if kind == "date" else 10957 * 86_400) < high
-
-
-COLUMN_OF = {"integer": Integer(), "real": Real(), "date": Date(), "datetime": Datetime()}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_any_histogram_gives_bounds_that_make_a_codec(kind: Any, data: Any) -> None:
-    grid = widest_grid(kind)
-    chosen = data.draw(st.lists(st.integers(0, grid.size - 1), max_size=3))
-    counts = np.full(grid.size, data.draw(st.sampled_from([0, -(10**6)])), dtype=np.int64)
-    counts[chosen] = 10**9
-    low, high = bounds_from_histogram(grid, counts, 3.0)
-    assert low < high
-    column = COLUMN_OF[kind]
-    if kind == "real":
-        step = data.draw(st.none() | st.sampled_from([1e-12, 0.01, 1.0, 1e18]))
-        column = Real(step=step, default=data.draw(st.none() | st.floats(-1e6, 1e6)))
-    codec = numeric(column, (low, high))
-    codes = np.arange(codec.size, dtype=np.int32)
-    assert codec.encode(codec.decode(codes, np.random.default_rng(0))).tolist() == codes.tolist()
-
-
-@pytest.mark.parametrize(
-    "values", [[0], [1], [-1], [5, 17], [-900, 12], [10**12], [2**59], [-(2**59)]]
-)
-@pytest.mark.parametrize("kind", ["integer", "real"])
-def test_found_bounds_hold_what_stands_out_and_not_much_more(kind: Any, values: list[int]) -> None:
-    low, high = bounds_from_histogram(widest_grid(kind), histogram(kind, values), 1.0)
-    assert low <= min(values)
-    assert max(values) <= high
-    reach = max(abs(value) for value in values)
-    assert max(abs(low), abs(high)) <= max(1.5 * reach, reach + 2)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("end", ["first", "last"])
-def test_the_outermost_cells_alone_give_bounds_too(kind: Any, end: str) -> None:
-    grid = widest_grid(kind)
-    counts = np.zeros(grid.size, dtype=np.int64)
-    counts[0 if end == "first" else len(grid.starts) - 1] = 10**6
-    low, high = bounds_from_histogram(grid, counts, 1.0)
-    assert low < high
-    codec = numeric(COLUMN_OF[kind], (low, high))
-    assert codec.decode(np.zeros(3, dtype=np.int32), np.random.default_rng(0)).notna().all()
-
-
-def test_found_bounds_of_a_lattice_lie_on_it() -> None:
-    codec = numeric(Real(step=0.01), bounds_from_histogram(
-        widest_grid("real"), histogram("real", [0.37, 99.95]), 1.0
-    ))  # fmt: skip
-    drawn = codec.decode(np.arange(codec.size, dtype=np.int32), np.random.default_rng(0))
-    assert all(round(value, 2) == value for value in drawn)
-    found = codec.decode(codec.encode(objects([0.37])), np.random.default_rng(0))
-    assert found.tolist() == [0.37] or codec.size > 512
 
 
 def test_too_fine_a_step_of_found_bounds_is_doubled_until_it_fits() -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsynth.domain import Domain, range_grid, resolve
+from dpsynth.domain import Domain, resolve
 from dpsynth.schema import (
     Boolean,
     Categorical,
@@ -251,13 +251,6 @@ def test_public_facts() -> None:
 def test_what_is_neither_declared_nor_discovered_is_named() -> None:
     with pytest.raises(InvalidRequest, match="city, pay, visits, seen"):
         resolve(SCHEMA, categories={}, bounds={})
-
-
-def test_range_grids() -> None:
-    grids = {name: range_grid(column) for name, column in SCHEMA.columns.items()}
-    kinds = {name: grid.of for name, grid in grids.items() if grid is not None}
-    wanted = {"age": "integer", "pay": "real", "visits": "integer", "born": "date"}
-    assert kinds == {**wanted, "seen": "datetime"}
 
 
 @settings(max_examples=20, deadline=None)

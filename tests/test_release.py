@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import dpsynth as dp
+from dpsynth.bundle import verify
 
 RNG = np.random.default_rng(3)
 TABLE = pd.DataFrame(
@@ -37,3 +38,36 @@ def test_the_number_of_rows_that_is_not_declared_is_a_noisy_one(tmp_path: Path) 
     made = release(tmp_path, None)
     assert made.facts["rows"]["estimated"] != len(TABLE)
     assert made.facts["rows"]["released"] == 50
+
+
+def test_what_was_found_is_said_with_its_price(tmp_path: Path) -> None:
+    facts = release(tmp_path, None).facts["discovery"]
+    assert 0 < facts["epsilon"] < 2
+    (city,) = facts["columns"]
+    assert city["categories"] == ["Graz", "Wien", "other"]
+    assert 0 < facts["shown_from"][0] <= facts["shown_from"][1] < 150
+
+
+def test_the_found_schema_is_released_and_needs_no_discovery(tmp_path: Path) -> None:
+    made = release(tmp_path, None)
+    folder = made.write(tmp_path / "release")
+    schema = dp.Schema.load(folder / "schema.toml")
+    assert schema == made.schema
+    assert schema.undeclared == schema.unconfirmed == ()
+    assert schema.columns["age"] == SCHEMA.columns["age"]
+    assert schema.columns["city"].source == "found privately, and paid for"
+    account = dp.Ledger(tmp_path / "other.db").account("others", dp.Budget(8.0, 1e-6))
+    vault = dp.Vault(TABLE, schema, account, unit=dp.Row())
+    assert vault.discovery(1.0) == ()
+    assert vault.domain.codecs == made.model.domain.codecs
+    again = dp.Independent().fit(vault, epsilon=2)
+    drawn = again.sample(50, rng=np.random.default_rng(1))
+    assert dp.Release.assemble(vault, again, drawn, epsilon=1).facts["discovery"] is None
+
+
+def test_a_changed_schema_file_is_noticed(tmp_path: Path) -> None:
+    folder = release(tmp_path, None).write(tmp_path / "release")
+    assert verify(folder).ok
+    file = folder / "schema.toml"
+    file.write_text(file.read_text().replace("Graz", "Linz"))
+    assert not verify(folder).ok

@@ -42,7 +42,7 @@ from dpsynth_accounting import InvalidRequest
 
 Outcome = Literal["not detected", "review", "fail", "not tested"]
 
-FAIL_BELOW = 0.01
+FAIL_BELOW = 0.001
 """A release fails below this Holm-corrected p-value, if the excess is above the floor too."""
 
 REVIEW_BELOW = 0.05
@@ -207,7 +207,7 @@ class Verdict:
 def public_verdict(counts: Sequence[AttackCounts], *, floor: float = FLOOR) -> Verdict:
     """Judge a release by paid noisy counts alone.
 
-    It fails if some attack's Holm-corrected one-sided p-value is below 0.01 and its excess rate
+    It fails if some attack's Holm-corrected one-sided p-value is below 0.001 and its excess rate
     above ``floor``; below 0.05 it is for review. A verdict that finds nothing says how large an
     excess it would have found: it can refute a release, never vouch for one.
 

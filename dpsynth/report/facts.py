@@ -11,6 +11,7 @@ from dpsynth.report import svg
 from dpsynth.report._page import count, finite, limit, number, percent, points, rounded_up, sequence
 
 _TWO_SIDED = 1.96  # standard normal, 95 %
+_MOST_LISTED = 12  # categories that a row of the report names
 _LARGEST_EPSILON = 100.0  # beyond it no limit is worth drawing
 
 NOT_TESTED = (
@@ -96,6 +97,31 @@ def steps(facts: Mapping[str, Any]) -> list[dict[str, str]]:
         noise = _noise(step)
         rows.append({"name": name.capitalize(), "what": _in_words(name, step), "noise": noise})
     return rows
+
+
+def discovery(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what was found of the columns and for how much, or None if all was declared."""
+    found = mapping(facts.get("discovery"))
+    if not found:
+        return None
+    rows = []
+    for each in map(mapping, sequence(found.get("columns"))):
+        listed = [str(text) for text in sequence(each.get("categories"))]
+        if listed:
+            what = ", ".join(listed[:_MOST_LISTED])
+            more = len(listed) - _MOST_LISTED
+            what += f" and {count(more)} more" if more > 0 else ""
+        else:
+            what = f"{each.get('lower')} to {each.get('upper')}"
+        rows.append({"name": each.get("name"), "what": what, "size": each.get("size")})
+    least = [count(each) for each in sequence(found.get("shown_from"))]
+    return {
+        "epsilon": found.get("epsilon"),
+        "delta": found.get("delta"),
+        "noise": " and ".join(number(each) for each in sequence(found.get("noise_sd"))),
+        "least": " to ".join(least),
+        "rows": rows,
+    }
 
 
 def findings(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dpsynth.report._page import render, sequence
 from dpsynth.report.columns import MOST_FIGURES, figures
-from dpsynth.report.facts import budget, mapping, roc, steps, top
+from dpsynth.report.facts import budget, discovery, mapping, roc, steps, top
 
 
 def public_html(facts: Mapping[str, Any], table: pd.DataFrame) -> str:
@@ -31,6 +31,7 @@ def public_html(facts: Mapping[str, Any], table: pd.DataFrame) -> str:
         roc=roc(mapping(facts.get("statement"))),
         budget=budget(facts),
         steps=steps(facts),
+        discovery=discovery(facts),
         columns=columns,
         figures=figures(table, keys),
         drawn_of=table.shape[1],

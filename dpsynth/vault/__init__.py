@@ -21,8 +21,8 @@ from dpsynth.vault._statistics import Audited as Audited
 from dpsynth.vault._statistics import Counted as Counted
 from dpsynth.vault._statistics import RecordScore as RecordScore
 from dpsynth.vault._statistics import Statistic as Statistic
-from dpsynth.vault._vault import DISCOVERY_SHARE as DISCOVERY_SHARE
 from dpsynth.vault._vault import Exposed as Exposed
 from dpsynth.vault._vault import Recipe as Recipe
 from dpsynth.vault._vault import Vault as Vault
 from dpsynth.vault._vault import discovery_step as discovery_step
+from dpsynth.vault._vault import discovery_weight as discovery_weight

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth._values import text_of
-from dpsynth.domain import Domain, range_grid, resolve
+from dpsynth.domain import Domain, resolve
 from dpsynth.engines import marginal_counts
-from dpsynth.grids import bounds_from_histogram
 from dpsynth.vault import _noise
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
+from dpsynth.vault._discover import Discovery
 from dpsynth.vault._plan import (
     SAMPLES,
     Audit,
@@ -36,11 +35,9 @@ from dpsynth.vault._plan import (
     epsilon_of,
     leaves,
     noise_of,
-    threshold,
 )
 from dpsynth.vault._statistics import Audited, Counted, Statistic, units_over
 from dpsynth_accounting import (
-    ApproxDP,
     DiscreteGaussian,
     Event,
     InvalidRequest,
@@ -116,40 +113,18 @@ class Block:
         index, step, event = self._expect(Discover)
         schema = self._vault.schema
         request = digest({"discover": schema.only(schema.undeclared).to_json()})
-        grids = {n: g for n in schema.undeclared if (g := range_grid(schema.columns[n]))}
-        opened = [name for name in schema.undeclared if name not in grids]
-        if (len(opened), len(grids)) != (step.categories, step.ranges):
+        found = Discovery(schema)
+        if (len(found.shown), len(found.ranges)) != (step.categories, step.ranges):
             raise self._refused("A discovery was to answer for other columns than were declared.")
-
-        def draw() -> bytes:
-            kept = self._vault._kept()
-            used = kept.roles != HELD_OUT
-            k, found = self.unit.rows, {}
-            categories: dict[str, list[str]] = {}
-            for name in opened:
-                sigma2, delta = _threshold_parameters(event)
-                texts = text_of(kept.frame[name])[used]
-                least = threshold(sigma2, delta, k)
-                categories[name] = _frequent(texts, kept.units[used], sigma2, least)
-            for name, grid in grids.items():
-                sigma2 = _range_sigma2(event, k)
-                cells = grid.encode(kept.frame[name])[used]
-                exact = np.bincount(cells, minlength=grid.size).astype(np.int64)
-                noisy = exact + _noise.discrete_gaussian(sigma2, exact.shape)
-                found[name] = noisy.tolist()
-            return canonical({"categories": categories, "histograms": found})
-
-        answer = json.loads(self._answer(index, 0, request, draw))
-        bounds = {
-            name: bounds_from_histogram(
-                grid,
-                np.array(answer["histograms"][name], dtype=np.int64),
-                math.sqrt(float(_range_sigma2(event, self.unit.rows))),
-            )
-            for name, grid in grids.items()
-        }
-        categories = {name: tuple(values) for name, values in answer["categories"].items()}
-        self._vault._settle(resolve(schema, categories=categories, bounds=bounds))
+        found.run(
+            event,
+            k=self.unit.rows,
+            kept=self._vault._kept,
+            answer=lambda part, draw: self._answer(index, part, request, draw),
+            stream=self._vault.stream,
+        )
+        domain = resolve(schema, categories=found.shown, bounds=found.bounds(), bins=found.bins())
+        self._vault._settle(domain)
         return self.domain
 
     def measure(self, cliques: Sequence[Clique], coarse: Coarse | None = None) -> list[Measurement]:
@@ -386,33 +361,3 @@ def _named(coarse: Coarse | None) -> dict[str, str]:
         name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
         for name, values in (coarse or {}).items()
     }
-
-
-def _threshold_parameters(event: Event) -> tuple[Fraction, Fraction]:
-    """Return the noise and the delta of one open column, from a Discover step's event."""
-    parts = leaves(event)
-    return (
-        next(leaf.sigma2 for leaf in parts if isinstance(leaf, DiscreteGaussian)),
-        next(leaf.delta for leaf in parts if isinstance(leaf, ApproxDP)),
-    )
-
-
-def _range_sigma2(event: Event, k: int) -> Fraction:
-    """Return the noise of one range's histogram, from a Discover step's event."""
-    return next(
-        leaf.sigma2
-        for leaf in leaves(event)
-        if isinstance(leaf, DiscreteGaussian) and leaf.l2_squared == k * k
-    )
-
-
-def _frequent(
-    texts: NDArray[np.object_], units: NDArray[np.int64], sigma2: Fraction, least: int
-) -> list[str]:
-    """Return the categories whose noisy number of distinct units reaches a threshold, sorted."""
-    pairs = {(text, unit) for text, unit in zip(texts, units.tolist(), strict=True) if text}
-    names = sorted({text for text, _ in pairs})
-    place = {name: position for position, name in enumerate(names)}
-    exact = np.bincount([place[text] for text, _ in pairs], minlength=len(names)).astype(np.int64)
-    noisy = exact + _noise.discrete_gaussian(sigma2, (len(names),))
-    return [name for name, count in zip(names, noisy, strict=True) if count >= least]

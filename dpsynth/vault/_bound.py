@@ -40,7 +40,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Person:
-    """All rows with the same value in ``column`` are one unit, cut to at most ``rows`` of them.
+    """All rows with the same text in ``column`` are one unit, cut to at most ``rows`` of them.
+
+    The text is what a CSV file would hold: 1, 1.0 and "1" are one person.
 
     Which rows are kept is a secret, uniform choice, made before anything else. A row without an id
     is dropped. One bound holds for all persons: weights, and bounds that differ between groups of

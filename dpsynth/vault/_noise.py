@@ -207,21 +207,23 @@ def _require(value: Fraction, most: int, name: str) -> None:
         )
 
 
-def upper_tail(sigma2: Fraction, at_least: int) -> float:
-    """Return an upper bound on P(N_Z(0, sigma2) >= at_least), for ``at_least`` >= 1.
+def upper_tails(sigma2: Fraction) -> tuple[int, NDArray[np.float64]]:
+    """Return a step b, and upper bounds on P(N_Z(0, sigma2) >= i * b) for i = 0, 1, 2, ...
 
-    At most 1e-6 above a tail of more than 1e-290 in proportion, and 2 % where sigma exceeds 1000.
+    They reach to 38 sigma. b is 1 up to a sigma of 2000, and then sigma / 1000, rounded down. A
+    tail of more than 1e-290 is exceeded by 1e-6 in proportion where b is 1, and by 1 % elsewhere.
     """
     sigma, spread = math.sqrt(sigma2), float(2 * sigma2)
     # Both are below the sum over all integers: the first by Poisson summation, the second as it
     # leaves terms out. One of them is within 1e-8 of it.
     centre = 1 + 2 * sum(math.exp(-x * x / spread) for x in range(1, 10))
     whole = max(math.sqrt(2 * math.pi) * sigma, centre)
-    # Terms fall, so a block of them is at most its length times its first. What lies beyond the
-    # last block is below 1e-31 of the tail; the last figures cover this and rounding.
+    # Terms fall, so a block of them is at most its length times its first. The last figures cover
+    # what lies beyond the last block, and rounding.
     block = max(1, math.floor(sigma / 1000))
-    firsts = at_least + block * np.arange(math.ceil(12 * sigma / block) + 10, dtype=np.float64)
-    return float(block * np.exp(-(firsts**2) / spread).sum() / whole * (1 + 1e-9)) + 1e-300
+    firsts = block * np.arange(math.ceil(38 * sigma / block) + 10, dtype=np.float64)
+    tails = np.cumsum(np.exp(-(firsts[::-1] ** 2) / spread))[::-1] * (block / whole)
+    return block, tails * (1 + 1e-9) + 1e-300
 
 
 # -- choices -------------------------------------------------------------------------------------

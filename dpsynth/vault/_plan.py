@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dpsynth_accounting as accounting
+from dpsynth.vault import _discover
 from dpsynth.vault._bound import Unit
-from dpsynth.vault._noise import SAMPLE_DISTANCE, upper_tail
+from dpsynth.vault._noise import SAMPLE_DISTANCE
 from dpsynth_accounting import (
     ADDITIVE,
     ApproxDP,
@@ -41,13 +42,10 @@ SAMPLES = 1 << 40
 """Greatest number of noise samples a block may draw: a measurement beyond it is refused, and no
 table in memory has so many distinct categories."""
 
-THRESHOLD_SHARE = Fraction(1, 10)
-"""Share of a block's delta given to the thresholds of open columns, if it discovers any."""
-
 
 @dataclass(frozen=True)
 class Discover:
-    """Categories of ``categories`` open columns and ranges of ``ranges`` undeclared numbers."""
+    """Categories of ``categories`` open columns, and ranges or cells of ``ranges`` numbers."""
 
     categories: int
     ranges: int
@@ -210,15 +208,7 @@ def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
                 asked.append(_gaussian((k * marginals) ** 2, 1, precision * shares[1]))
             return accounting.Sequence(tuple(asked))
         case Discover(categories, ranges, _):
-            each = precision / (categories + ranges)
-            parts: list[Event] = []
-            if categories:
-                shown = ApproxDP(Fraction(0), delta * THRESHOLD_SHARE / categories)
-                noise = _gaussian(k, k, each)
-                parts.append(Repeat(accounting.Sequence((noise, shown)), categories))
-            if ranges:
-                parts.append(Repeat(_gaussian(k * k, k, each), ranges))
-            return accounting.Sequence(tuple(parts))
+            return _discover.event_of(categories, ranges, k, precision, delta)
 
 
 def _gaussian(l2_squared: int, shifts: int, precision: float) -> DiscreteGaussian:
@@ -246,27 +236,6 @@ def leaves(event: Event) -> list[Event]:
     return [leaf for leaf, _ in accounting.flatten(event)]
 
 
-def threshold(sigma2: Fraction, delta: Fraction, k: int) -> int:
-    """Return the least noisy count of persons at which a category may be shown.
-
-    A unit can bring up to k categories nobody else has, each with a count of 1. Some of them is
-    shown with probability at most k * P(noise >= threshold - 1), which is kept within ``delta``
-    whatever the split of the k rows over new categories (Desfontaines, Voss, Gipson,
-    Mandayam 2022, section 3, for one category; the union over k is ours).
-    """
-    low, high = 1, 2
-    target = float(delta) / k
-    while upper_tail(sigma2, high - 1) > target:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if upper_tail(sigma2, max(middle - 1, 1)) > target:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 def _describe(step: Step, event: Event) -> dict[str, Any]:
     counts = {k: v for k, v in vars(step).items() if k != "weight"}
     scales = {
@@ -276,7 +245,9 @@ def _describe(step: Step, event: Event) -> dict[str, Any]:
     }
     choices = {float(leaf.epsilon) for leaf in leaves(event) if isinstance(leaf, Exponential)}
     line: dict[str, Any] = {"step": type(step).__name__.lower(), **counts}
-    if scales:
+    if isinstance(step, Discover):
+        line |= _discover.describe(event)
+    elif scales:
         line["noise_sd"] = sorted(scales)
     if choices:
         line["epsilon_each"] = round(choices.pop(), 6)

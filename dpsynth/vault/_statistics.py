@@ -16,7 +16,9 @@ class RecordScore(Protocol):
 
     ``score`` maps an int32 array (records, columns) to a float array (records,). The score of a
     record may depend on that record and on what was published, never on the other records given
-    with it; the vault checks this on a sample and refuses the answer otherwise.
+    with it, not even in its last bit: products of matrices round by the number of their rows, so
+    add up columns one by one, or compare whole numbers. The vault checks a sample and refuses the
+    answer if it differs; it cannot find every such score.
     """
 
     @property

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.domain import Domain, range_grid, resolve
-from dpsynth.schema import Schema
+from dpsynth.domain import Domain, resolve
+from dpsynth.schema import Open, Schema
 from dpsynth.vault import _people, _rows
 from dpsynth.vault._block import Block, Clique, Coarse
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
@@ -41,8 +41,8 @@ from dpsynth_accounting import (
 )
 from dpsynth_accounting.budget import Number
 
-DISCOVERY_SHARE = 0.1
-"""Share of a block's precision for discovery, where the schema leaves something open."""
+DISCOVERY_WEIGHT = 0.25
+"""Weight of a discovery beside a fit of weight 1, if the schema leaves every column open."""
 
 M = TypeVar("M", covariant=True)
 T = TypeVar("T")
@@ -292,8 +292,8 @@ class Vault:
 
     def _plan(self, steps: Sequence[Step], epsilon: Fraction, delta: Fraction) -> Plan:
         if not steps or not isinstance(steps[0], Discover):
-            share = DISCOVERY_SHARE / (1 - DISCOVERY_SHARE)
-            steps = (*self.discovery(sum(step.weight for step in steps) * share), *steps)
+            weight = discovery_weight(self.schema)
+            steps = (*self.discovery(sum(step.weight for step in steps) * weight), *steps)
         policy = self.account.policy
         return make_plan(
             steps, self.unit, epsilon, delta, filter=policy.filter, budget=policy.budget
@@ -480,9 +480,16 @@ class Vault:
 
 def discovery_step(schema: Schema, weight: float) -> tuple[Discover, ...]:
     """Return the Discover step that a schema needs: one, or none if all is declared."""
-    ranges = sum(range_grid(schema.columns[name]) is not None for name in schema.undeclared)
-    categories = len(schema.undeclared) - ranges
-    return (Discover(categories, ranges, weight),) if schema.undeclared else ()
+    open_ = [isinstance(schema.columns[name], Open) for name in schema.undeclared]
+    return (Discover(sum(open_), len(open_) - sum(open_), weight),) if open_ else ()
+
+
+def discovery_weight(schema: Schema) -> float:
+    """Return the weight of a discovery beside a fit of weight 1, by a rule that reads no data.
+
+    It grows with the share of the columns that a schema leaves open.
+    """
+    return DISCOVERY_WEIGHT * len(schema.undeclared) / max(len(schema.modelled), 1)
 
 
 def _in_memory(source: _rows.Source, schema: Schema, unit: Unit) -> _rows.Source:

@@ -17,7 +17,19 @@ CORE = "dpsynth_accounting"
 SHELL = "dpsynth"
 
 FOUNDATIONS = frozenset(
-    {"schema", "domain", "codec", "grids", "_arrow", "_cells", "_values", "_version", "_zones"}
+    {
+        "schema",
+        "domain",
+        "codec",
+        "grids",
+        "bins",
+        "ranges",
+        "_arrow",
+        "_cells",
+        "_values",
+        "_version",
+        "_zones",
+    }
 )
 MIDDLE = frozenset({"marginal", "deep", "attacks", "evaluation"})
 _HEIGHTS = (

@@ -192,6 +192,10 @@ def _unpacked(cell: bytes | str) -> object:
     except ValueError:
         pass
     try:
-        return np.frombuffer(zlib.decompress(cell), dtype="<i8")  # type: ignore[arg-type]
-    except (zlib.error, TypeError, ValueError):
+        plain = zlib.decompress(cell)  # type: ignore[arg-type]
+    except (zlib.error, TypeError):
         return None
+    try:
+        return json.loads(plain)
+    except ValueError:
+        return np.frombuffer(plain, dtype="<i8") if len(plain) % 8 == 0 else plain

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import itertools
 import json
 import shutil
 import sqlite3
@@ -29,7 +28,6 @@ from numpy.typing import NDArray
 import dpsynth as dp
 from dpsynth.marginal import MarginalModel
 from dpsynth.vault import Measure, Vault, _block
-from dpsynth.vault._stream import Stream
 from tests.end_to_end.conftest import SCHEMA, people
 from tests.end_to_end.public_view import frozen
 from tests.end_to_end.retained import Rows, kept_in, kept_in_files, loaded
@@ -50,7 +48,7 @@ def with_rare(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-TABLE = with_rare(people(3000, 1))
+TABLE = with_rare(people(2986, 1))  # no round number, where cells of amounts would start
 
 
 SENTINELS = Rows(
@@ -75,12 +73,11 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Release a table, then delete it; the noise is fixed, so that no length is met by chance."""
-    folder, count = tmp_path_factory.mktemp("kept"), itertools.count()
+    folder = tmp_path_factory.mktemp("kept")
     table = folder / "table.csv"
     TABLE.to_csv(table, index=False)
     (folder / "schema.toml").write_text(SCHEMA)
-    with frozen() as patch:
-        patch.setattr(Stream, "_key", lambda _: next(count).to_bytes(32, "big"))
+    with frozen():
         account = dp.Ledger(folder / "ledger.db").account("people", dp.Budget(4.0, 1e-6))
         schema, unit = dp.Schema.load(folder / "schema.toml"), dp.Person("person", rows=2)
         vault = dp.Vault(table, schema, account, unit=unit, audit_share=0.5)

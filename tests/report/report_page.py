@@ -85,6 +85,23 @@ _FACTS: dict[str, Any] = {
         {"step": "select", "rounds": 13, "epsilon_each": 0.0525},
         {"step": "audit", "statistics": 6, "marginals": 91, "noise_sd": [8.15, 214.6]},
     ],
+    "discovery": {
+        "epsilon": 0.3117,
+        "delta": 1e-06,
+        "noise_sd": [11.25, 13.75],
+        "shown_from": [57, 142],
+        "columns": [
+            {
+                "name": "town",
+                "size": 43,
+                "categories": [*(f"town {i}" for i in range(42)), "other"],
+                "lower": None,
+                "upper": None,
+            },
+            {"name": "rent", "size": 37, "categories": None, "lower": 200, "upper": 4999},
+        ],
+        "sentence": "by itself the discovery is (0.312, 1e-06)-differentially private.",
+    },
     "columns": [
         {
             "name": "age",

@@ -357,3 +357,15 @@ def test_nothing_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         public_html(sample_facts(), pd.DataFrame({"a": [np.nan, 1e308, -1e308]}))
+
+
+FOUND = [
+    *("epsilon 0.3117 at delta 1e-06", "11.25 and 13.75 units", "57 to 142 units"),
+    *("town 0, town 1,", "town 11 and 31 more", "200 to 4999"),
+]
+
+
+@pytest.mark.parametrize("said", FOUND)
+def test_what_was_found_and_for_how_much(said: str) -> None:
+    assert said in page().text
+    assert said not in page({**sample_facts(), "discovery": None}).text

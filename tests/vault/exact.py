@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dpsynth.vault import Block, _noise, make_plan
+from dpsynth.vault import Block, _discover, _noise, make_plan
 from dpsynth_accounting import Account, Budget, Policy
 
 PLANS = lru_cache(make_plan)
@@ -53,7 +53,7 @@ class HasCode:
 
 
 def with_threshold(
-    patch: pytest.MonkeyPatch, least_of: Callable[[Fraction, Fraction, int], int]
+    patch: pytest.MonkeyPatch, least_of: Callable[[Fraction, Fraction, int, int], int]
 ) -> None:
     """Have discovery show the categories whose noisy counts reach another threshold."""
     for name, module in list(sys.modules.items()):
@@ -144,14 +144,18 @@ class Exact:
 
     Attributes:
         index: The step.
+        part: Which of its answers.
         counts: The counts that noise was to be added to, with its sigma squared.
         scores: The scores that were chosen from, with epsilon and sensitivity.
+        texts: What the first counts of a round of a discovery are counts of.
         drawn: What was answered.
     """
 
     index: int
+    part: int
     counts: list[tuple[Fraction, NDArray[np.int64]]]
     scores: list[tuple[Fraction, int, NDArray[np.int64]]]
+    texts: list[list[str]]
     drawn: bytes = b""
 
 
@@ -163,7 +167,7 @@ def seen_exactly() -> Iterator[list[Exact]]:
 
     def look(self: Block, index: int, part: int, request: str, draw: Callable[[], bytes]) -> bytes:
         def drawn() -> bytes:
-            answered.append(Exact(index, [], []))
+            answered.append(Exact(index, part, [], [], []))
             answered[-1].drawn = draw()
             return answered[-1].drawn
 
@@ -178,7 +182,13 @@ def seen_exactly() -> Iterator[list[Exact]]:
         answered[-1].scores.append((epsilon, sensitivity, scores))
         return int(np.argmax(scores))
 
+    def asked(column: tuple[NDArray[np.int32], list[str]], *words: Any) -> Any:
+        answered[-1].texts.append(column[1])
+        return without(column, *words)
+
+    without = _discover._without
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_discover, "_without", asked)
         patch.setattr(_noise, "discrete_gaussian", count)
         patch.setattr(_noise, "exponential", choose)
         patch.setattr(Block, "_answer", look)

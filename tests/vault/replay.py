@@ -78,10 +78,12 @@ def form_of(answer: bytes) -> str:
 
     How many categories are shown is what was paid for; how many counts there are is not.
     """
+    with contextlib.suppress(zlib.error):
+        answer = zlib.decompress(answer)
     try:
-        return f"{len(zlib.decompress(answer)) // 8} counts"
-    except zlib.error:
         return json.dumps(_form(json.loads(answer)))
+    except ValueError:  # bytes of counts
+        return f"{len(answer) // 8} counts"
 
 
 def _form(data: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import dpsynth as dp
 from dpsynth.vault import Measure, Select, _block, _noise, discovery_step, make_plan
-from dpsynth.vault._plan import threshold
+from dpsynth.vault._discover import threshold
 from dpsynth_accounting import BudgetExceeded, InvalidRequest, LedgerError, Reservation
 from tests.vault.conftest import MakeVault
 
@@ -173,14 +174,17 @@ def test_a_changed_frame_does_not_change_the_vault(make_vault: MakeVault) -> Non
 
 
 def test_the_threshold_hides_what_one_person_brings() -> None:
-    """For every split of k rows over new categories, some is shown with probability <= delta."""
-    for k in (1, 3, 8):
-        sigma2, delta = Fraction(50 * k), Fraction(1, 10**6)
-        least = threshold(sigma2, delta, k)
-        shown = _noise.upper_tail(sigma2, least - 1)
-        for new in range(1, k + 1):
-            assert 1 - (1 - shown) ** new <= float(delta)
-        assert k * _noise.upper_tail(sigma2, least - 2) > float(delta)  # no higher than needed
+    """However many new categories, some is shown with probability <= delta; for one with more."""
+    for cells, weight in ((1, 64), (3, 128), (8, 192)):
+        sigma2, delta = Fraction(50 * weight), Fraction(1, 10**6)
+        least = threshold(sigma2, delta, weight, cells)
+        counts = [math.isqrt(weight**2 // new) for new in range(1, cells + 1)]
+        block, tails = _noise.upper_tails(sigma2)
+        shown = [new * tails[least - count] for new, count in enumerate(counts, 1)]
+        assert block == 1
+        assert max(shown) <= float(delta)
+        sooner = [new * tails[least - count - 1] for new, count in enumerate(counts, 1)]
+        assert max(sooner) > float(delta)
 
 
 def test_discovery_finds_the_frequent_and_hides_the_rare(make_vault: MakeVault) -> None:
@@ -198,7 +202,7 @@ def test_discovery_finds_the_frequent_and_hides_the_rare(make_vault: MakeVault) 
     codec = domain.codecs["city"]
     assert codec.texts == ("A", "B", "other")  # type: ignore[union-attr]
     low, high = domain.codecs["n"].starts[0], domain.codecs["n"].upper  # type: ignore[union-attr]
-    assert 64 <= low <= 100
+    assert 50 <= low <= 100
     assert 199 <= high < 400
     assert domain.codecs["y"].upper < 50  # type: ignore[union-attr]
     assert left(vault) == 8.0

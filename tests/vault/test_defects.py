@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import json
 import math
 import pickle
@@ -36,7 +37,7 @@ from dpsynth.marginal import MarginalModel
 from dpsynth.marginal.factor import Factor
 from dpsynth.vault import Audit, Block, Measure, Select, Statistic, Vault, _block, _noise, _vault
 from dpsynth.vault._bound import HELD_OUT
-from dpsynth.vault._plan import threshold
+from dpsynth.vault._discover import threshold
 from dpsynth_accounting import (
     Account,
     ApproxDP,
@@ -101,6 +102,8 @@ ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Pow, ast.Mo
 
 MAY_COMPUTE = {
     "dpsynth.vault._plan": "declares what the noise is and has the accounting price it",
+    "dpsynth.vault._discover.event_of": "declares what the noise is, as the plan has it",
+    "dpsynth.vault._discover.threshold": "shares out the delta of an event over its cases",
     "dpsynth.vault._bound.words_of_rows": "joins hashes, by exclusive or",
     "dpsynth.vault._noise.exponential": "draws at the epsilon of the event",
     "dpsynth.forecast._line": "an error to expect, no claim",
@@ -524,16 +527,18 @@ PROBE = pd.DataFrame(
 
 
 def columns_from_the_data(make_vault: MakeVault, more: Mapping[str, object]) -> list[str]:
-    """Return which public facts of the columns change with one row, noise being switched off."""
-    seen = []
-    for table in (TABLE, pd.concat([TABLE, pd.DataFrame([more])], ignore_index=True)):
-        vault = make_vault(table, OPEN)
-        domain = vault.discover(epsilon=1)
+    """Return which public facts of the columns change with one row, all charged answers alike."""
+    seen, tape = [], Tape()
+    bigger = pd.concat([TABLE, pd.DataFrame([more])], ignore_index=True)
+    for table, answering in ((TABLE, tape.recording), (bigger, tape.playing)):
+        with answering():
+            vault = make_vault(table, OPEN)
+            domain = vault.discover(epsilon=1)
+            model = dp.Independent().fit(vault, epsilon=5)
         rng = np.random.default_rng(0)
         most = max(map(domain.size, domain.names))
         codes = {n: np.resize(np.arange(domain.size(n)), 9 * most) for n in domain.names}
         support = domain.decode(codes, rng=rng)
-        model = dp.Independent().fit(vault, epsilon=5)
         seen.append(
             {
                 "schema": json.dumps(vault.schema.to_json()),
@@ -564,34 +569,24 @@ FROM_THE_DATA: dict[str, tuple[Mapping[str, object], Twin, str]] = {
 }
 
 
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_noise(monkeypatch)
-
-
-@pytest.mark.usefixtures("exact")
 def test_bounds_never_come_from_the_data(make_vault: MakeVault) -> None:
     assert columns_from_the_data(make_vault, FROM_THE_DATA["bounds"][0]) == []
 
 
-@pytest.mark.usefixtures("exact")
 def test_categories_never_come_from_the_data(make_vault: MakeVault) -> None:
     assert columns_from_the_data(make_vault, FROM_THE_DATA["categories"][0]) == []
 
 
-@pytest.mark.usefixtures("exact")
 def test_types_never_come_from_the_data(make_vault: MakeVault) -> None:
     assert columns_from_the_data(make_vault, FROM_THE_DATA["types"][0]) == []
 
 
-@pytest.mark.usefixtures("exact")
 def test_whether_a_column_has_missing_values_never_comes_from_the_data(
     make_vault: MakeVault,
 ) -> None:
     assert columns_from_the_data(make_vault, FROM_THE_DATA["missing flags"][0]) == []
 
 
-@pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("name", FROM_THE_DATA)
 def test_facts_from_the_data_are_flagged(
     name: str, make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
@@ -603,7 +598,7 @@ def test_facts_from_the_data_are_flagged(
 
 # -- 12. a category of one person survives ---------------------------------------------------------
 
-Threshold = Callable[[Fraction, Fraction, int], int]
+Threshold = Callable[[Fraction, Fraction, int, int], int]
 getcontext().prec = 50
 """Digits of the exact tails below."""
 
@@ -615,21 +610,26 @@ def exact_tail(sigma2: Fraction, least: int) -> Decimal:
     def mass(x: int) -> Decimal:
         return (Decimal(-x * x) / (2 * Decimal(sigma2.numerator) / sigma2.denominator)).exp()
 
-    reach = range(1, least + 40 * math.isqrt(math.ceil(sigma2)) + 40)
+    reach = range(1, abs(least) + 40 * math.isqrt(math.ceil(sigma2)) + 40)
     upper = [mass(x) for x in reach]
-    return sum(upper[least - 1 :], Decimal(0)) / (1 + 2 * sum(upper, Decimal(0)))
+    half = sum(upper, Decimal(0))
+    if least < 1:
+        return 1 - sum(upper[-least:], Decimal(0)) / (1 + 2 * half)
+    return sum(upper[least - 1 :], Decimal(0)) / (1 + 2 * half)
 
 
 def likely_seen(least_of: Threshold) -> list[str]:
     """Return where some category that one unit alone brings is shown with more than delta."""
     faults = []
-    for sigma2 in (Fraction(3), Fraction(50), Fraction(4001, 3)):
-        for delta in (Fraction(1, 20), Fraction(1, 10**5), Fraction(1, 10**9)):
-            for k in (1, 2, 7):
-                seen = exact_tail(sigma2, max(least_of(sigma2, delta, k) - 1, 1))
-                any_seen = 1 - (1 - seen) ** k
-                if any_seen > Decimal(delta.numerator) / delta.denominator:
-                    faults.append(f"{any_seen:.3g} for {float(delta):.3g} at {k} rows")
+    scales = ((Fraction(3), 2), (Fraction(50), 64), (Fraction(4001, 3), 5))
+    deltas = (Fraction(1, 20), Fraction(1, 10**5), Fraction(1, 10**9))
+    for (sigma2, weight), delta, cells in itertools.product(scales, deltas, (1, 2, 7)):
+        least = least_of(sigma2, delta, weight, cells)
+        for new in range(1, cells + 1):
+            count = math.isqrt(weight**2 // new)
+            any_seen = 1 - (1 - exact_tail(sigma2, least - count)) ** new
+            if any_seen > Decimal(delta.numerator) / delta.denominator:
+                faults.append(f"{any_seen:.3g} for {float(delta):.3g} at {new} of {cells} cells")
     return faults
 
 
@@ -637,19 +637,24 @@ def test_a_category_of_one_person_is_seen_with_probability_at_most_delta() -> No
     assert likely_seen(threshold) == []
 
 
-def fixed_floor(sigma2: Fraction, delta: Fraction, k: int) -> int:
+def fixed_floor(sigma2: Fraction, delta: Fraction, weight: int, cells: int) -> int:
     """Return the floor of a tool that keeps observed categories with a noisy count of 5."""
-    del sigma2, delta, k
-    return 5
+    del sigma2, delta, cells
+    return 5 * weight
 
 
-def floor_for_one(sigma2: Fraction, delta: Fraction, k: int) -> int:
+def floor_for_one(sigma2: Fraction, delta: Fraction, weight: int, cells: int) -> int:
     """Return a threshold that forgets how many categories a person can bring."""
-    del k
-    return threshold(sigma2, delta, 1)
+    del cells
+    return threshold(sigma2, delta, weight, 1)
 
 
-@pytest.mark.parametrize("floor", [fixed_floor, floor_for_one])
+def floor_for_most(sigma2: Fraction, delta: Fraction, weight: int, cells: int) -> int:
+    """Return a threshold that takes every person to spread the weight over all they may bring."""
+    return threshold(sigma2, delta / cells, math.isqrt(weight**2 // cells), 1)
+
+
+@pytest.mark.parametrize("floor", [fixed_floor, floor_for_one, floor_for_most])
 def test_a_floor_without_a_proof_is_flagged(floor: Threshold) -> None:
     assert likely_seen(floor) != []
 
@@ -664,9 +669,11 @@ def singletons_seen(folder: Path) -> list[str]:
     vault = dp.Vault(table, dp.Schema({"city": dp.Open()}), account, unit=dp.Row(), audit_share=0.0)
     with vault.reserve(vault.discovery(1.0), epsilon=0.25, delta=0.1, label="discover") as block:
         shown = block.domain.size("city") - 1
-        (delta,) = {
-            leaf.delta for leaf, _ in flatten(block.plan.events[0]) if isinstance(leaf, ApproxDP)
-        }
+        delta = sum(
+            leaf.delta * times
+            for leaf, times in flatten(block.plan.events[0])
+            if isinstance(leaf, ApproxDP)
+        )
     most = CITIES * float(delta) + 5 * math.sqrt(CITIES * float(delta))
     return [] if shown <= most else [f"{shown} of {CITIES} shown, at most {most:.0f} expected"]
 
@@ -717,8 +724,8 @@ def weighted_rows(make_vault: MakeVault) -> list[str]:
     return [name for name, right in found.items() if not right]
 
 
-@pytest.mark.usefixtures("exact")
 def test_no_row_is_weighted(make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_noise(monkeypatch)
     assert weighted_rows(make_vault) == []
     count = _block.marginal_counts
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -33,8 +34,10 @@ from dpsynth.vault import (
     Statistic,
     _block,
     _bound,
+    _discover,
     _vault,
 )
+from dpsynth.vault._discover import rounds_of
 from dpsynth_accounting import DiscreteGaussian, Repeat, flatten
 from tests.vault.exact import (
     PLANS,
@@ -52,6 +55,7 @@ DECLARED = dp.Schema(
 )
 OPEN = dp.Schema({"a": dp.Integer(), "b": dp.Open(), "c": dp.Open(), "d": dp.Date()})
 REALS = dp.Schema({"a": dp.Real(), "b": dp.Open(), "d": dp.Datetime(missing=True)})
+CELLS = dp.Schema({"a": dp.Integer(0, 10**6, bins="adaptive"), "d": dp.Date(), "c": dp.Boolean()})
 K = 3
 SETTINGS = settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -74,9 +78,13 @@ new_units = st.lists(contents, min_size=1, max_size=7).map(lambda rows: [(9, *r)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Price plans once, and show every category."""
+    """Price plans once, and show every category that occurs."""
     monkeypatch.setattr(_vault, "make_plan", PLANS)
     with_threshold(monkeypatch, lambda *_: 1)
+
+
+# Of a discovery: all categories are shown at once, or those of several units, or none ever.
+THRESHOLDS = {"all": 1, "some": 150, "none": 10**9}
 
 
 def frame(table: Sequence[Row]) -> pd.DataFrame:
@@ -191,6 +199,12 @@ def violations(
 def moved(one: Exact, two: Exact, plan: Plan) -> Iterator[str]:
     """Yield what moves by more, between two exact answers, than the event of their step says."""
     step, leaves = plan.steps[one.index], flatten(plan.events[one.index])
+    if isinstance(step, Discover):
+        priced = rounds_of(plan.events[one.index])[one.part]
+        for event, change in zip((priced.categories, priced.ranges), apart(one, two), strict=True):
+            if exceeded(change, event):
+                yield "an answer"
+        return
     for epsilon, sensitivity, change in choices(one, two):
         if epsilon > leaves[0][0].epsilon:  # type: ignore[union-attr]
             yield "the epsilon of a choice"
@@ -199,11 +213,17 @@ def moved(one: Exact, two: Exact, plan: Plan) -> Iterator[str]:
     for event in (leaf for leaf, _ in leaves if isinstance(leaf, DiscreteGaussian)):
         times = sum(n for leaf, n in leaves if leaf == event)
         changes = [c for sigma2, c in differences(one, two, step, event) if sigma2 == event.sigma2]
-        sizes = [(int((c**2).sum()), int((c != 0).sum())) for c in changes]
-        if any(size > event.l2_squared or cells > event.shifts for size, cells in sizes):
+        if any(exceeded(change, event) for change in changes):
             yield "an answer"
         if len(changes) > times:
             yield "more answers than were charged"
+
+
+def exceeded(change: NDArray[np.int64], event: DiscreteGaussian | None) -> bool:
+    """Say whether counts moved by more than they are priced for; by nothing, if they are not."""
+    if event is None:
+        return bool(change.any())
+    return bool((change**2).sum() > event.l2_squared or (change != 0).sum() > event.shifts)
 
 
 def choices(one: Exact, two: Exact) -> Iterator[tuple[Fraction, int, NDArray[np.int64]]]:
@@ -216,26 +236,27 @@ def differences(
     one: Exact, two: Exact, step: object, event: DiscreteGaussian
 ) -> Iterator[tuple[Fraction, NDArray[np.int64]]]:
     """Yield of each answer of a step the sigma squared of its noise, and how its counts differ."""
-    shown = (
-        [list(json.loads(each.drawn)["categories"].values()) for each in (one, two)]
-        if isinstance(step, Discover)
-        else [[], []]
-    )
-    for place, ((sigma2, mine), (_, yours)) in enumerate(zip(one.counts, two.counts, strict=True)):
+    for (sigma2, mine), (_, yours) in zip(one.counts, two.counts, strict=True):
         if isinstance(step, Measure):
             yield from ((sigma2, c) for c in np.split(mine - yours, PARTS[one.index]))
-        elif place < len(shown[0]):  # counts of categories, of which a neighbour may have others
-            left = dict(zip(shown[0][place], mine.tolist(), strict=True))
-            right = dict(zip(shown[1][place], yours.tolist(), strict=True))
-            yield (
-                sigma2,
-                np.array([left.get(n, 0) - right.get(n, 0) for n in left | right], dtype=np.int64),
-            )
         else:
             yield sigma2, mine - yours
     if isinstance(step, Audit) and event.shifts == 1:
         far = [json.loads(each.drawn)["distance"] for each in (one, two)]
         yield event.sigma2, np.array([far[0] - far[1]])
+
+
+def apart(one: Exact, two: Exact) -> list[NDArray[np.int64]]:
+    """Return how the counts of one round of a discovery differ: categories together, then cells."""
+    changes: list[list[int]] = [[], []]
+    for place, ((_, mine), (_, yours)) in enumerate(zip(one.counts, two.counts, strict=True)):
+        if place < len(one.texts):  # a neighbour may have other categories
+            left = dict(zip(one.texts[place], mine.tolist(), strict=True))
+            right = dict(zip(two.texts[place], yours.tolist(), strict=True))
+            changes[0] += [left.get(text, 0) - right.get(text, 0) for text in left | right]
+        else:
+            changes[1] += (mine - yours).tolist()
+    return [np.array(each, dtype=np.int64) for each in changes]
 
 
 # -- the bound holds -----------------------------------------------------------------------------
@@ -263,13 +284,16 @@ def test_nor_with_a_holdout_of_the_owners(
 
 
 @UNITS
-@pytest.mark.parametrize("schema", [OPEN, REALS], ids=["open", "reals"])
+@pytest.mark.parametrize("schema", [OPEN, REALS, CELLS], ids=["open", "reals", "cells"])
+@pytest.mark.parametrize("least", THRESHOLDS.values(), ids=THRESHOLDS)
 @SETTINGS
 @given(table=tables, more=new_units)
 def test_no_unit_moves_a_discovery_by_more_than_its_event_says(
-    unit: Unit, schema: dp.Schema, table: list[Row], more: list[Row]
+    unit: Unit, schema: dp.Schema, least: int, table: list[Row], more: list[Row]
 ) -> None:
-    assert violations((table, None), unit, schema=schema, more=more) == []
+    with pytest.MonkeyPatch.context() as patch:
+        with_threshold(patch, lambda *_: least)
+        assert violations((table, None), unit, schema=schema, more=more) == []
 
 
 DAY = datetime.date(2020, 2, 29)
@@ -306,6 +330,7 @@ def test_the_worst_person_moves_a_cell_by_exactly_the_bound() -> None:
 # -- the broken twins ----------------------------------------------------------------------------
 
 TWO: Sides = ([(0, 1, "x", True, DAY)] * 7 + [(1, 2, "y", False, DAY)], None)
+CITIES: Sides = ([(0, i, f"city {i}", i, DAY) for i in range(9)], None)
 MANY: Sides = ([(p, p, "xyz"[p % 3], True, DAY) for p in (0, 0, 0, 0, 1, 1, 2)], None)
 
 
@@ -322,7 +347,7 @@ def test_an_unbounded_person_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None
     )
     found = violations(TWO, PERSON, share=0.0)
     assert {"Measure: an answer", "Select: a score", "Audit: an answer"} <= set(found)
-    assert "Discover: an answer" in violations(TWO, PERSON, share=0.0, schema=OPEN)
+    assert "Discover: an answer" in violations(CITIES, PERSON, share=0.0, schema=OPEN)
 
 
 def test_persons_priced_as_rows_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,3 +415,54 @@ def test_a_role_that_follows_from_the_place_is_flagged(monkeypatch: pytest.Monke
     monkeypatch.setattr(_bound, "roles", by_place)
     table: list[Row] = [(p, p % 3, "xy"[p % 2], True, DAY) for p in range(9)]
     assert "Measure: an answer" in violations((table, None), dp.Row())
+
+
+def spread_as(counts_of: Callable[[int, int], int], *, distinct: bool = True) -> Any:
+    """Return a twin of the spread of a weight over touched cells: its part of a cell is given."""
+
+    def spread(
+        looked: Sequence[tuple[NDArray[np.int64], int]],
+        units: NDArray[np.int64],
+        k: int,
+        event: DiscreteGaussian,
+    ) -> list[NDArray[np.int64]]:
+        del k
+        held = [
+            (unit, column, cell)
+            for column, (cells, _) in enumerate(looked)
+            for unit, cell in zip(units.tolist(), cells.tolist(), strict=True)
+            if cell >= 0
+        ]
+        held = sorted(set(held)) if distinct else held
+        counts = [np.zeros(size, dtype=np.int64) for _, size in looked]
+        for unit, column, cell in held:
+            touched = len({each for each in held if each[0] == unit})
+            counts[column][cell] += counts_of(event.l2_squared, touched)
+        return counts
+
+    return spread
+
+
+SPREADS = {
+    "the whole weight on each": spread_as(lambda squared, _: math.isqrt(squared)),
+    "shares rounded up": spread_as(lambda squared, c: math.isqrt((squared - 1) // c) + 1),
+    "shares that add up to the weight": spread_as(lambda squared, c: 2 * math.isqrt(squared) // c),
+    "rows, not units": spread_as(lambda squared, c: math.isqrt(squared // c), distinct=False),
+}
+
+
+def test_the_twins_of_the_spread_differ_in_what_they_say_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_discover, "spread", spread_as(lambda squared, c: math.isqrt(squared // c)))
+    assert violations(CITIES, PERSON, share=0.0, schema=OPEN) == []
+    assert violations(TWO, PERSON, share=0.0, schema=OPEN) == []
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_a_weight_that_is_spread_wrongly_is_flagged(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_discover, "spread", SPREADS[name])
+    found = violations(CITIES, PERSON, share=0.0, schema=OPEN)
+    assert "Discover: an answer" in found + violations(TWO, PERSON, share=0.0, schema=OPEN)
