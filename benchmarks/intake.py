@@ -31,6 +31,7 @@ from _measure import measured
 import dpsynth as dp
 
 KINDS = ("csv", "parquet", "frame", "csv, rows as units", "pandas")
+PERSONS = ("csv", "parquet", "frame")  # the lines that the goal is about
 KEPT = 5
 CPU_LIMIT, PEAK_LIMIT = 60.0, 3072.0  # seconds and MB that were set as the goal
 
@@ -150,7 +151,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--take", kind, name]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             lines[kind] = json.loads(done.stdout)
-            over = "" if kind == "pandas" or _within(lines[kind]) else "  OVER THE GOAL"
+            over = "" if kind not in PERSONS or _within(lines[kind]) else "  OVER THE GOAL"
             print(f"{kind:22}{lines[kind]['cpu']:8.1f}{lines[kind]['peak']:9.0f}{over}", flush=True)
     chosen.out.mkdir(exist_ok=True)
     result = {

@@ -118,6 +118,29 @@ def test_clean_text_is_let_pass(text: str) -> None:
     assert text_faults(text) == []
 
 
+TEST_NAMED = re.compile(r"`(?:(tests/[\w/]+\.py|benchmarks/\w+\.py)|(test_\w+))`")
+
+
+def absent_tests(text: str) -> list[str]:
+    """Return the tests and files that a page names as its evidence and that do not exist."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    return [
+        file or test
+        for file, test in TEST_NAMED.findall(text)
+        if not (ROOT / file).exists() or not any(f"def {test}" in source for source in sources)
+    ]
+
+
+def test_the_tests_that_pages_name_exist() -> None:
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    absent = {page.name: absent_tests(page.read_text(encoding="utf-8")) for page in pages}
+    assert {name: tests for name, tests in absent.items() if tests} == {}
+    assert absent_tests("`test_of_nothing_at_all`, `tests/nowhere.py`") == [
+        "test_of_nothing_at_all",
+        "tests/nowhere.py",
+    ]
+
+
 def dead_links(page: Path, text: str) -> list[str]:
     """Return the relative links of a Markdown page that lead nowhere."""
     return [link for link in LINK.findall(text) if not (page.parent / link).exists()]

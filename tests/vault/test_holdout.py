@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +16,11 @@ from numpy.typing import NDArray
 
 import dpsynth as dp
 from dpsynth.domain import resolve
-from dpsynth.vault import Audit, Exposed, Measure, Statistic, _noise, _rows, _vault, make_plan
+from dpsynth.vault import Audit, Exposed, Measure, Statistic, _rows, _vault
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN
 from dpsynth_accounting import DiscreteGaussian, InvalidRequest, LedgerError, SamePeople, flatten
 from tests.vault.conftest import MakeVault
+from tests.vault.exact import PLANS, HasCode, without_noise
 
 KEY = b"k" * 32
 K = 2
@@ -85,28 +84,11 @@ def test_a_holdout_takes_nothing_from_the_table_and_gives_nothing_to_it() -> Non
 # -- sensitivity ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class HasCode:
-    """Counts records with a code in the first column."""
-
-    code: int
-    threshold: float = 0.5
-
-    @property
-    def name(self) -> str:
-        return f"code {self.code}"
-
-    def score(self, records: NDArray[np.int32]) -> NDArray[np.float64]:
-        return (records[:, 0] == self.code).astype(np.float64)
-
-
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch the noise off."""
-    monkeypatch.setattr(
-        _noise, "discrete_gaussian", lambda _, shape, *__: np.zeros(shape, dtype=np.int64)
-    )
-    monkeypatch.setattr(_vault, "make_plan", lru_cache(make_plan))
+    without_noise(monkeypatch)
+    monkeypatch.setattr(_vault, "make_plan", PLANS)
 
 
 Answers = dict[str, tuple[NDArray[np.int64], DiscreteGaussian]]
