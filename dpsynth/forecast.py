@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dpsynth.recipe import Recipe
-from dpsynth.vault import Audit, Discover, Measure, Person, Select, Step
+from dpsynth.vault import Audit, Discover, Divide, Measure, Person, Select, Step
 from dpsynth_accounting import InvalidRequest, statement
 
 
@@ -72,6 +72,10 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
             line["noise"] = f"epsilon {facts['epsilon_each']:g} each"
             slip = 2 * recipe.unit.rows / facts["epsilon_each"] * math.log(100)
             line["error"] = f"may prefer a pair worse by about {min(slip / (2 * rows), 1):.3f}"
+        case Divide(answers, _):
+            line["answers"] = f"at most {answers:,} scores and marginals"
+            line["noise"] = f"{noise[0]:g} or more each"
+            line["error"] = "divided as the answers suggest"
         case Audit(statistics, marginals, _):
             line["answers"] = f"{statistics} counts on two sides, 1 distance"
             units = max(1.0, rows / recipe.unit.rows * recipe.audit_share / 2)

@@ -254,7 +254,7 @@ def _impossible() -> InvalidRequest:
     )
 
 
-def rational_up(value: float, denominator: int = 1 << 12) -> Fraction:
+def rational_up(value: float | Fraction, denominator: int = 1 << 12) -> Fraction:
     """Return the least fraction over ``denominator`` that is at least ``value``.
 
     >>> rational_up(0.3, 10)

@@ -303,9 +303,7 @@ def _smoothed(parts: Leaves) -> GaussianBound | None:
                 mu2 += count * l2_squared / (float(sigma2) - SMOOTHING)
                 slack += count * shifts * PER_SHIFT
             case GaussianBlock(precision, least_sigma2, shifts) if least_sigma2 > 2 * SMOOTHING:
-                # No answer's share grows by more than the least noisy one's.
-                floor = float(least_sigma2)
-                mu2 += count * float(precision) * floor / (floor - SMOOTHING)
+                mu2 += count * float(precision)  # of smoothed answers, as a Division counts
                 slack += count * shifts * PER_SHIFT
             case Parallel(events):
                 found = [_smoothed(flatten(each)) for each in events]

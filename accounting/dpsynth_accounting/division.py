@@ -7,7 +7,13 @@ from fractions import Fraction
 
 from dpsynth_accounting._errors import BudgetExceeded, InvalidRequest
 from dpsynth_accounting.budget import show
+from dpsynth_accounting.curves import SMOOTHING
 from dpsynth_accounting.events import DiscreteGaussian, GaussianBlock
+
+
+def cost_of(answer: DiscreteGaussian) -> Fraction:
+    """Return what an answer takes of a block: l2_squared over its variance once smoothed."""
+    return Fraction(answer.l2_squared) / (answer.sigma2 - Fraction(SMOOTHING))
 
 
 @dataclass
@@ -22,7 +28,7 @@ class Division:
         block: What was charged.
 
     >>> division = Division(GaussianBlock(Fraction(1, 50), Fraction(100), 2))
-    >>> division.take(DiscreteGaussian(Fraction(100)))
+    >>> division.take(DiscreteGaussian(Fraction(203, 2)))
     >>> division.left
     Fraction(1, 100)
     """
@@ -42,13 +48,13 @@ class Division:
             InvalidRequest: The answer has less noise than the block's least.
             BudgetExceeded: It takes more than is left of the precision or of the shifts.
         """
-        if answer.sigma2 < self.block.least_sigma2:
+        if answer.sigma2 < self.block.least_sigma2 or answer.sigma2 <= SMOOTHING:
             raise InvalidRequest(
                 f"An answer with sigma2 {show(answer.sigma2)} was to be taken from a block.",
                 f"The block was priced for a sigma2 of at least {show(self.block.least_sigma2)}.",
                 "Use that much noise.",
             )
-        cost = Fraction(answer.l2_squared) / answer.sigma2
+        cost = cost_of(answer)
         if cost > self.left or answer.shifts > self.shifts_left:
             raise BudgetExceeded(
                 f"An answer of precision {show(cost)} and {answer.shifts} shift(s) was to be "

@@ -183,12 +183,12 @@ class SubsampledGaussian:
 class GaussianBlock:
     """Integer answers whose Gaussian noise is divided adaptively, up to a fixed total.
 
-    Each answer adds its squared L2 sensitivity over its sigma squared to what was used; a
-    :class:`~dpsynth_accounting.Division` refuses an answer that would take more than ``precision``.
+    Each answer adds its squared L2 sensitivity over its smoothed variance, sigma2 - 3/2, to what
+    was used; a :class:`~dpsynth_accounting.Division` refuses one that would take more than is left.
 
     Attributes:
-        precision: Total of l2_squared / sigma2 over all answers.
-        least_sigma2: No answer's sigma2 is below this.
+        precision: Total of l2_squared / (sigma2 - 3/2) over all answers.
+        least_sigma2: No answer's sigma2 is below this; above 3 it has a price in closed form.
         shifts: Greatest number of coordinates that one unit can move, over all answers.
     """
 
@@ -206,7 +206,7 @@ class GaussianBlock:
             and self.shifts >= 1,
             "A Gaussian block was asked for with impossible parameters.",
             "Its precision and least sigma2 must be rationals above 0, its shifts at least 1.",
-            "Give the total of l2_squared / sigma2 and the least sigma2 of any answer.",
+            "Give the total of l2_squared / (sigma2 - 3/2) and the least sigma2 of any answer.",
         )
         _keep_exact(self)
 

@@ -200,8 +200,7 @@ class Filter:
                 smooth = Fraction(l2_squared) / (sigma2 - Fraction(SMOOTHING))
                 return Charge(smooth, _slack(shifts, budget))
             case GaussianBlock(precision, least, shifts) if least > 2 * SMOOTHING:
-                smooth = precision * least / (least - Fraction(SMOOTHING))
-                return Charge(smooth, _slack(shifts, budget))
+                return Charge(Fraction(precision), _slack(shifts, budget))
             case Exponential(epsilon):
                 return Charge(_pure_mu2(float(epsilon) / 2), Fraction(0))
             case Laplace(scale, sensitivity) | DiscreteLaplace(scale, sensitivity):

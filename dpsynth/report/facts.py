@@ -278,6 +278,11 @@ def _in_words(name: str, step: Mapping[str, Any]) -> str:
             return f"Counted rows in {of('marginals')} marginal tables, with noise on every count."
         case "select":
             return f"Chose, {of('rounds')} times, which columns to count together."
+        case "divide":
+            return (
+                f"Scored and counted at most {of('answers')} marginal tables, the noise on each "
+                "following from the answers before."
+            )
         case "discover":
             return (
                 f"Found what the schema left open: categories ({of('categories')} columns) and "

@@ -23,10 +23,12 @@ from dpsynth.engines import marginal_counts
 from dpsynth.vault import _noise
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
 from dpsynth.vault._discover import Discovery
+from dpsynth.vault._divide import Dividing
 from dpsynth.vault._plan import (
     SAMPLES,
     Audit,
     Discover,
+    Divide,
     Measure,
     Measurement,
     Plan,
@@ -40,6 +42,7 @@ from dpsynth.vault._statistics import Audited, Counted, Statistic, units_over
 from dpsynth_accounting import (
     DiscreteGaussian,
     Event,
+    GaussianBlock,
     InvalidRequest,
     Reservation,
     SamePeople,
@@ -144,7 +147,7 @@ class Block:
         cells = sum(math.prod(shape) for shape in shapes)
         self._draw_samples(cells)
         sigma2 = noise_of(event)
-        request = self._request(measure=[list(c) for c in cliques], coarse=_named(coarse))
+        request = self._request(measure=[list(c) for c in cliques], coarse=coarse)
         stream = self._vault.stream
 
         def draw() -> bytes:
@@ -185,7 +188,7 @@ class Block:
         """
         index, step, event = self._expect(Select)
         self._require_counts(candidates, coarse)
-        asked = hashlib.sha256(self._request(select=_named(coarse)).encode())
+        asked = hashlib.sha256(self._request(select=True, coarse=coarse).encode())
         for clique, model in candidates.items():
             asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
         request = asked.hexdigest()
@@ -206,6 +209,16 @@ class Block:
             answer = self._answer(index, part, request, partial(draw, open_))
             chosen = (*chosen, tuple(json.loads(answer)))
         return chosen
+
+    def divide(self) -> Dividing:
+        """Begin a step whose precision is divided as its answers suggest.
+
+        Charges: the plan's next Divide step, whatever is asked of it.
+        """
+        index, _, event = self._expect(Divide)
+        if not isinstance(event, GaussianBlock):
+            raise TypeError("a Divide step is a Gaussian block")
+        return Dividing(self, index, event)
 
     def audit(
         self,
@@ -232,7 +245,7 @@ class Block:
         least = [float(s.of.threshold) for s in statistics]
         names = [[s.of.name, t, s.first_row] for s, t in zip(statistics, least, strict=True)]
         cliques = [list(clique) for clique in answers]
-        request = self._request(audit=about, of=names, cliques=cliques, coarse=_named(coarse))
+        request = self._request(audit=about, of=names, cliques=cliques, coarse=coarse)
         self._draw_samples(2 * len(statistics) + 1)
         parts = [leaf for leaf in leaves(event) if isinstance(leaf, DiscreteGaussian)]
         count_noise = parts[0].sigma2 if statistics else Fraction(1)
@@ -299,9 +312,13 @@ class Block:
             self._reservation.void()
             raise
 
-    def _request(self, **facts: object) -> str:
+    def _request(self, *, coarse: Coarse | None, **facts: object) -> str:
         """Return what names a request in the ledger: the same codes may mean something else."""
-        return digest({**facts, "domain": self.domain.to_json()})
+        maps = {
+            name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
+            for name, values in (coarse or {}).items()
+        }
+        return digest({**facts, "coarse": maps, "domain": self.domain.to_json()})
 
     def _require_counts(
         self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
@@ -353,11 +370,3 @@ class Block:
             "Declare what the mechanism asks in its steps.",
             touched=bool(self._begun),
         )
-
-
-def _named(coarse: Coarse | None) -> dict[str, str]:
-    """Return a digest of each coarse map."""
-    return {
-        name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
-        for name, values in (coarse or {}).items()
-    }

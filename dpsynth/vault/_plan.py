@@ -32,6 +32,7 @@ from dpsynth_accounting import (
     Event,
     Exponential,
     Filter,
+    GaussianBlock,
     InvalidRequest,
     Repeat,
     rational_down,
@@ -41,6 +42,10 @@ from dpsynth_accounting import (
 SAMPLES = 1 << 40
 """Greatest number of noise samples a block may draw: a measurement beyond it is refused, and no
 table in memory has so many distinct categories."""
+
+
+LEAST_SIGMA2 = Fraction(4)
+"""No answer of a Divide step has less noise: above 3, a Gaussian block has a closed form."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,20 @@ class Audit:
     weight: float
 
 
-Step = Discover | Measure | Select | Audit
+@dataclass(frozen=True)
+class Divide:
+    """Scores and marginals that share one precision, divided as the answers so far suggest.
+
+    Attributes:
+        answers: Greatest number of scores and marginals in all.
+        weight: Share of the block's precision, as for the other steps.
+    """
+
+    answers: int
+    weight: float
+
+
+Step = Discover | Measure | Select | Divide | Audit
 """The closed union of steps."""
 
 
@@ -199,6 +217,8 @@ def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
             return Repeat(_gaussian(k * k, k, precision / marginals), marginals)
         case Select(rounds, _):
             return Repeat(Exponential(rational_down(2 * math.sqrt(precision / rounds))), rounds)
+        case Divide(answers, _):
+            return GaussianBlock(rational_down(precision), LEAST_SIGMA2, k * answers)
         case Audit(statistics, marginals, _):
             shares = (0.8, 0.2) if statistics and marginals else (1.0, 1.0)
             asked: list[Event] = []
@@ -245,6 +265,9 @@ def _describe(step: Step, event: Event) -> dict[str, Any]:
     }
     choices = {float(leaf.epsilon) for leaf in leaves(event) if isinstance(leaf, Exponential)}
     line: dict[str, Any] = {"step": type(step).__name__.lower(), **counts}
+    if isinstance(step, Divide) and isinstance(event, GaussianBlock):
+        k = event.shifts // step.answers  # the noise if one marginal took all
+        scales = {round(k / math.sqrt(event.precision), 2)}
     if isinstance(step, Discover):
         line |= _discover.describe(event)
     elif scales:

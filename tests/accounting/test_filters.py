@@ -163,7 +163,10 @@ def test_a_division_never_gives_more_than_the_block_was_priced_for(
         except (BudgetExceeded, InvalidRequest):
             continue
         given_.append(answer)
-    precision = sum((Fraction(a.l2_squared) / a.sigma2 for a in given_), Fraction(0))  # type: ignore[union-attr]
+    precision = sum(
+        (a.l2_squared / (a.sigma2 - Fraction(3, 2)) for a in given_),
+        Fraction(0),  # type: ignore[union-attr]
+    )
     assert precision <= block.precision
     assert block.precision - precision == division.left
     if given_:
@@ -180,7 +183,7 @@ def test_a_division_refuses_without_taking() -> None:
     division.take(DiscreteGaussian(Fraction(200), 1, 1))
     with pytest.raises(BudgetExceeded, match="0 shift"):
         division.take(DiscreteGaussian(Fraction(200), 1, 1))
-    assert division.left == Fraction(1, 200)
+    assert division.left == Fraction(1, 100) - 1 / Fraction(397, 2)
 
 
 @pytest.mark.parametrize("name", ["gdp", "zcdp", "rdp-16"])

@@ -28,6 +28,7 @@ from dpsynth.vault import (
     Audit,
     Block,
     Discover,
+    Divide,
     Measure,
     Plan,
     Select,
@@ -38,7 +39,7 @@ from dpsynth.vault import (
     _vault,
 )
 from dpsynth.vault._discover import rounds_of
-from dpsynth_accounting import DiscreteGaussian, Repeat, flatten
+from dpsynth_accounting import DiscreteGaussian, Event, GaussianBlock, Repeat, flatten
 from tests.vault.exact import (
     PLANS,
     Exact,
@@ -93,7 +94,13 @@ def frame(table: Sequence[Row]) -> pd.DataFrame:
 
 # -- every question of the vault -----------------------------------------------------------------
 
-STEPS = (Measure(2, 1.0), Measure(2, 1.0), Select(2, 1.0), Audit(4, 2, 1.0))
+STEPS = (
+    Measure(2, 1.0),
+    Measure(2, 1.0),
+    Select(2, 1.0),
+    Divide(20, 1.0),
+    Audit(4, 2, 1.0),
+)
 HALVES = {"a": np.array([0, 0, 1]), "c": np.array([0, 1, 1])}
 MARGINALS = {
     ("a", "b"): np.array([[1, 0], [2, 1], [0, 3]]),
@@ -115,6 +122,9 @@ def ask(block: Block) -> None:
     block.measure([("a",), ("b", "c")])
     block.measure([("a", "b"), ("c",)], HALVES)
     block.select(MARGINALS, lambda chosen: [each for each in MARGINALS if each not in chosen])
+    shared = block.divide()
+    shared.score(MARGINALS, Fraction(1, 8))
+    shared.measure([("a", "b"), ("c",)], [Fraction(1, 2), Fraction(3, 8)], HALVES)
     few = dict(list(MARGINALS.items())[:2])
     block.audit(STATISTICS, few, about="test")
 
@@ -205,6 +215,9 @@ def moved(one: Exact, two: Exact, plan: Plan) -> Iterator[str]:
             if exceeded(change, event):
                 yield "an answer"
         return
+    if isinstance(step, Divide):
+        yield from divided(one, two, step, plan.events[one.index])
+        return
     for epsilon, sensitivity, change in choices(one, two):
         if epsilon > leaves[0][0].epsilon:  # type: ignore[union-attr]
             yield "the epsilon of a choice"
@@ -217,6 +230,22 @@ def moved(one: Exact, two: Exact, plan: Plan) -> Iterator[str]:
             yield "an answer"
         if len(changes) > times:
             yield "more answers than were charged"
+
+
+def divided(one: Exact, two: Exact, step: Divide, event: Event) -> Iterator[str]:
+    """Yield what moves by more than its share of a divided precision."""
+    if not isinstance(event, GaussianBlock):
+        raise TypeError("a Divide step is a Gaussian block")
+    k, spent = event.shifts // step.answers, Fraction(0)
+    for (sigma2, mine), (_, yours) in zip(one.counts, two.counts, strict=True):
+        change = mine - yours
+        cells = len(change) if one.part == 0 else 1  # part 0 holds scores, the other marginals
+        squared, shifts = k * k * cells, cells if one.part == 0 else k
+        if exceeded(change, DiscreteGaussian(sigma2, max(squared, shifts), shifts)):
+            yield "an answer"
+        spent += squared / (sigma2 - Fraction(3, 2))
+    if spent > event.precision:
+        yield "more than was charged"
 
 
 def exceeded(change: NDArray[np.int64], event: DiscreteGaussian | None) -> bool:
@@ -346,7 +375,8 @@ def test_an_unbounded_person_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None
         _bound, "keep_rows", lambda units, *_: np.flatnonzero(np.asarray(units) >= 0)
     )
     found = violations(TWO, PERSON, share=0.0)
-    assert {"Measure: an answer", "Select: a score", "Audit: an answer"} <= set(found)
+    answers_ = {"Measure: an answer", "Select: a score", "Divide: an answer", "Audit: an answer"}
+    assert answers_ <= set(found)
     assert "Discover: an answer" in violations(CITIES, PERSON, share=0.0, schema=OPEN)
 
 
@@ -389,7 +419,8 @@ def test_a_squared_score_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
         "_distances",
         lambda self, *asked: {c: far * far for c, far in distances(self, *asked).items()},
     )
-    assert "Select: a score" in violations(TWO, dp.Row(), share=0.0)
+    found = violations(TWO, dp.Row(), share=0.0)
+    assert {"Select: a score", "Divide: an answer"} <= set(found)
 
 
 def test_a_score_that_mixes_units_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
