@@ -6,6 +6,7 @@ Importing this package is quick: numerics of the account, learners and readers l
 from dpsynth._version import __version__ as __version__
 from dpsynth.attacks import Attack as Attack
 from dpsynth.marginal import MST as MST
+from dpsynth.marginal import CliqueTree as CliqueTree
 from dpsynth.marginal import Independent as Independent
 from dpsynth.release import Release as Release
 from dpsynth.schema import Boolean as Boolean

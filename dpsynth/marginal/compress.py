@@ -8,7 +8,7 @@ taken from the noisy one-way marginal. All of it is post-processing: it reads no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,6 @@ from dpsynth.marginal.estimate import Observation, project_simplex
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
-
-PAIR_SIGNAL = 0.5
-"""Rows that a cell of two coarse codes should expect, in units of the noise of a pair's cell.
-
-Of 0.1 to 8 the best at epsilon 0.1, 1 and 10 on four tables other than those we report on.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +52,41 @@ class Coarsening:
         )
 
 
-def least_mass(total: float, *, bins: int, sigma: float, pair_sigma: float) -> float:
+def coarsen(
+    ones: Sequence[Observation],
+    ordered: Mapping[str, int],
+    total: float,
+    *,
+    bins: int,
+    pair_sigma: float,
+    signal: float,
+) -> Coarsening:
+    """The coarse codes that noisy one-way marginals allow.
+
+    Args:
+        ones: The one-way observation of every column.
+        ordered: How many leading codes of each column are in natural order.
+        total: Estimated number of rows.
+        bins: About how many coarse codes a column may have.
+        pair_sigma: Noise of a pair's cell, in rows.
+        signal: Rows that a cell of a pair should expect, in units of that noise.
+    """
+    maps = {}
+    for one in ones:
+        (name,) = one.clique
+        floor = least_mass(
+            total,
+            bins=bins,
+            sigma=math.sqrt(float(one.variance[0])),
+            pair_sigma=pair_sigma,
+            signal=signal,
+        )
+        mass = project_simplex(one.values, total)
+        maps[name] = merge_codes(mass, ordered=ordered[name], floor=floor)
+    return Coarsening(maps)
+
+
+def least_mass(total: float, *, bins: int, sigma: float, pair_sigma: float, signal: float) -> float:
     """Rows below which a coarse code is not worth having.
 
     The greatest of three: ``total / bins``, which bounds the size of a pair; three standard
@@ -70,8 +98,9 @@ def least_mass(total: float, *, bins: int, sigma: float, pair_sigma: float) -> f
         bins: About how many coarse codes a column may have.
         sigma: Noise of a one-way cell, in rows.
         pair_sigma: Noise of a pair's cell, in rows.
+        signal: Rows that such a cell should expect, in units of that noise.
     """
-    return max(total / bins, 3.0 * sigma, math.sqrt(PAIR_SIGNAL * pair_sigma * total))
+    return max(total / bins, 3.0 * sigma, math.sqrt(signal * pair_sigma * total))
 
 
 def merge_codes(mass: Array, *, ordered: int, floor: float) -> Codes:

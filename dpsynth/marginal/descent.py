@@ -8,6 +8,7 @@ lower bound that certifies the gap.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from dpsynth.marginal.decomposable import Observed
 from dpsynth.marginal.factor import Clique
 from dpsynth.marginal.junction import JunctionTree
-from dpsynth.marginal.propagation import Propagation, axes_outside, slots
+from dpsynth.marginal.projections import Projections
+from dpsynth.marginal.propagation import Propagation
 
 Array = NDArray[np.float64]
 
@@ -38,38 +40,50 @@ class Loss:
     def __init__(
         self, tree: JunctionTree, observed: Mapping[Clique, Observed], sizes: Mapping[str, int]
     ) -> None:
-        self._shapes = [tuple(sizes[c] for c in clique) for clique in tree.cliques]
-        self._parts = []
-        for clique, seen in observed.items():
+        held: list[list[Clique]] = [[] for _ in tree.cliques]
+        for clique in observed:
             holder = tree.holder(clique)
             if holder is not None:
-                away = axes_outside(tree.cliques[holder], clique)
-                there = slots(tree.cliques[holder], clique, sizes)
-                self._parts.append((holder, away, there, seen.values, 1.0 / seen.variance))
+                held[holder].append(clique)
+        self._projections = [
+            Projections(clique, wanted, sizes)
+            for clique, wanted in zip(tree.cliques, held, strict=True)
+        ]
+        self._ends = np.cumsum([0, *map(len, held)]).tolist()
+        seen = [observed[clique] for wanted in held for clique in wanted]
+        self.values = [np.asarray(each.values, dtype=np.float64) for each in seen]
+        self.precisions = [1.0 / each.variance for each in seen]
 
     def residuals(self, tables: Sequence[Array]) -> list[Array]:
         """Prediction minus value of each observation."""
-        return [
-            (tables[holder].sum(axis=away) if away else tables[holder]) - values
-            for holder, away, _, values, _ in self._parts
+        predicted = [
+            each
+            for table, projections in zip(tables, self._projections, strict=True)
+            for each in projections.of(table)
         ]
+        return [each - value for each, value in zip(predicted, self.values, strict=True)]
 
     def of(self, residuals: Sequence[Array]) -> float:
         """The loss at these residuals."""
-        pairs = zip(residuals, self._parts, strict=True)
-        return 0.5 * sum(float(np.vdot(r * part[4], r)) for r, part in pairs)
+        pairs = zip(residuals, self.precisions, strict=True)
+        return 0.5 * sum(float(np.vdot(r * precision, r)) for r, precision in pairs)
 
-    def gradient(self, residuals: Sequence[Array]) -> list[Array]:
-        """Gradient with respect to the clique tables."""
-        slopes = [np.zeros(shape) for shape in self._shapes]
-        for residual, (holder, _, there, _, precision) in zip(residuals, self._parts, strict=True):
-            slopes[holder] += (residual * precision).reshape(there)
-        return slopes
+    def slopes(self, residuals: Sequence[Array]) -> list[Array]:
+        """Gradient with respect to each prediction."""
+        return [r * precision for r, precision in zip(residuals, self.precisions, strict=True)]
+
+    def spread(self, slopes: Sequence[Array]) -> list[Array]:
+        """What slopes of the predictions are as slopes of the clique tables."""
+        ends = itertools.pairwise(self._ends)
+        return [
+            projections.spread(slopes[a:b])
+            for (a, b), projections in zip(ends, self._projections, strict=True)
+        ]
 
     def intercept(self, residuals: Sequence[Array]) -> float:
         """Value at all-zero tables of the plane that touches the loss at these residuals."""
-        pairs = zip(residuals, self._parts, strict=True)
-        return -sum(float(np.vdot(r * part[4], r / 2 + part[3])) for r, part in pairs)
+        parts = zip(residuals, self.precisions, self.values, strict=True)
+        return -sum(float(np.vdot(r * precision, r / 2 + v)) for r, precision, v in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +105,16 @@ class Descended:
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """A distribution of the exponential family: its potentials and what follows from them."""
+    """A distribution of the exponential family.
 
-    potentials: list[Array]
+    Attributes:
+        weights: Of each observation, what is taken from the potentials that the descent began at.
+        tables: The expected counts of the cliques.
+        residuals: Prediction minus value of each observation.
+        log_partition: Of the potentials.
+    """
+
+    weights: list[Array]
     tables: list[Array]
     residuals: list[Array]
     log_partition: float
@@ -119,18 +140,21 @@ class Descent:
             tolerance: Relative gap to stop at.
             steps: When to stop in any case.
         """
-        mirror = self._point(list(start))
+        nothing = [np.zeros_like(value) for value in self._loss.values]
+        base = list(start)
+        mirror = self._point(base, nothing)
         tables, residuals = mirror.tables, mirror.residuals
         value, bound, curvature = self._loss.of(residuals), 0.0, 1.0
-        # The tangent planes met since the last restart, summed: origin - potentials, and a level.
-        origin, weight, level = mirror.potentials, 0.0, 0.0
+        # The tangent planes met since the last restart, summed: their slopes and their level.
+        weight, level = 0.0, 0.0
         for step in range(1, steps + 1):
-            length, curvature, between, new = self._move(mirror, residuals, weight, curvature)
+            length, curvature, between, new = self._move(base, mirror, residuals, weight, curvature)
             share = length / (weight + length)
             mixed = _mix(residuals, new.residuals, share)
             if weight > 0.0 and self._loss.of(mixed) > value:
-                mirror = self._point(self._propagation.potentials(tables, 1e-12 * self._total))
-                origin, weight, level = mirror.potentials, 0.0, 0.0
+                base = self._propagation.potentials(tables, 1e-12 * self._total)
+                mirror = self._point(base, nothing)
+                weight, level = 0.0, 0.0
                 continue
             tables, residuals, mirror = _mix(tables, new.tables, share), mixed, new
             value = self._loss.of(residuals)
@@ -138,19 +162,25 @@ class Descent:
             level += length * self._loss.intercept(between)
             curvature *= 0.8
             if step % CHECK_EVERY == 0 or step == steps:
-                met = [p - o for p, o in zip(mirror.potentials, origin, strict=True)]
-                planes = (level - self._total * self._propagation.highest(met)) / weight
+                planes = (level - self._total * self._highest(mirror.weights)) / weight
                 bound = max(bound, planes, self._tangent(residuals))
                 if value - bound <= tolerance * max(value, 1.0):
                     return Descended(tables, value, bound, step)
         return Descended(tables, value, max(bound, self._tangent(residuals)), steps)
 
-    def _point(self, potentials: list[Array]) -> _Point:
+    def _point(self, base: Sequence[Array], weights: list[Array]) -> _Point:
+        moved = self._loss.spread(weights)
+        potentials = [np.subtract(b, m, out=m) for b, m in zip(base, moved, strict=True)]
         tables, log_partition = self._propagation.marginals(potentials, self._total)
-        return _Point(potentials, tables, self._loss.residuals(tables), log_partition)
+        return _Point(weights, tables, self._loss.residuals(tables), log_partition)
 
     def _move(
-        self, mirror: _Point, residuals: Sequence[Array], weight: float, curvature: float
+        self,
+        base: Sequence[Array],
+        mirror: _Point,
+        residuals: Sequence[Array],
+        weight: float,
+        curvature: float,
     ) -> tuple[float, float, list[Array], _Point]:
         """One step of the mirror sequence, with the least curvature that covers the loss's bend.
 
@@ -160,14 +190,15 @@ class Descent:
         while True:
             length = (1.0 + math.sqrt(1.0 + 4.0 * weight * curvature)) / (2.0 * curvature)
             between = _mix(residuals, mirror.residuals, length / (weight + length))
-            slope = self._loss.gradient(between)
+            slopes = self._loss.slopes(between)
             new = self._point(
-                [p - length * s for p, s in zip(mirror.potentials, slope, strict=True)]
+                base, [w + length * s for w, s in zip(mirror.weights, slopes, strict=True)]
             )
             moved = [a - b for a, b in zip(new.residuals, mirror.residuals, strict=True)]
             bend = self._loss.of(moved)
             # The divergence of the two joint distributions follows from their potentials.
-            inner = sum(float(np.vdot(s, t)) for s, t in zip(slope, new.tables, strict=True))
+            parts = zip(slopes, new.residuals, self._loss.values, strict=True)
+            inner = sum(float(np.vdot(s, r + v)) for s, r, v in parts)
             change = new.log_partition - mirror.log_partition
             divergence = -length * inner - self._total * change
             rounding = 1e-13 * (1.0 + self._loss.of(between))
@@ -175,10 +206,14 @@ class Descent:
                 return length, curvature, between, new
             curvature *= 2.0
 
+    def _highest(self, slopes: Sequence[Array]) -> float:
+        """The greatest sum of what is taken from the potentials, sign turned, over joint cells."""
+        return self._propagation.highest([-table for table in self._loss.spread(slopes)])
+
     def _tangent(self, residuals: Sequence[Array]) -> float:
         """The least value, over all distributions, of the tangent plane at these residuals."""
-        down = [-slope for slope in self._loss.gradient(residuals)]
-        return self._loss.intercept(residuals) - self._total * self._propagation.highest(down)
+        least = self._highest(self._loss.slopes(residuals))
+        return self._loss.intercept(residuals) - self._total * least
 
 
 def _mix(first: Sequence[Array], second: Sequence[Array], share: float) -> list[Array]:

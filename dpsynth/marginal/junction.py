@@ -75,40 +75,57 @@ def triangulate(cliques: Iterable[Clique], sizes: Mapping[str, int]) -> tuple[Cl
     Each step eliminates the column that adds the fewest edges, then the one whose clique has the
     fewest cells, then the first in ``sizes``.
     """
-    place = {name: i for i, name in enumerate(sizes)}
-    neighbours = _graph(cliques, sizes)
-    costs = {name: _cost(name, neighbours, sizes) for name in sizes}
-    found: list[frozenset[str]] = []
-    while neighbours:
-        name = min(neighbours, key=lambda c: (costs[c], place[c]))
-        near = neighbours.pop(name)
-        group = frozenset(near | {name})
-        if not any(group <= other for other in found):
+    names = list(sizes)
+    logs = [math.log(size) for size in sizes.values()]
+    near = _graph(cliques, names)
+    left = set(range(len(names)))
+    costs = [_cost(i, near, logs) for i in left]
+    found: list[int] = []
+    while left:
+        first = min(left, key=lambda i: (costs[i], i))
+        left.remove(first)
+        around, alone = near[first], 1 << first
+        group = around | alone
+        if not any(group & ~other == 0 for other in found):
             found.append(group)
-        for other in near:
-            neighbours[other] |= near - {other}
-            neighbours[other].discard(name)
+        touched = around
+        for i in _members(around):
+            near[i] = (near[i] | around) & ~(alone | 1 << i)
+            touched |= near[i]
         # A new edge changes the fill-in of both ends and of the neighbours they share.
-        touched = near.union(*(neighbours[other] for other in near))
-        costs.update((c, _cost(c, neighbours, sizes)) for c in touched)
-    ordered = (tuple(sorted(group, key=place.__getitem__)) for group in found)
-    return tuple(sorted(ordered, key=lambda c: [place[name] for name in c]))
+        for i in _members(touched):
+            costs[i] = _cost(i, near, logs)
+    return tuple(tuple(names[i] for i in each) for each in sorted(map(_members, found)))
 
 
-def _graph(cliques: Iterable[Clique], sizes: Mapping[str, int]) -> dict[str, set[str]]:
-    neighbours: dict[str, set[str]] = {name: set() for name in sizes}
+def _graph(cliques: Iterable[Clique], names: Sequence[str]) -> list[int]:
+    """Return the neighbours of each column, as bits."""
+    place = {name: i for i, name in enumerate(names)}
+    near = [0] * len(names)
     for clique in cliques:
+        group = sum(1 << place[name] for name in clique)
         for name in clique:
-            neighbours[name] |= set(clique) - {name}
-    return neighbours
+            near[place[name]] |= group
+    return [each & ~(1 << i) for i, each in enumerate(near)]
 
 
-def _cost(
-    name: str, neighbours: Mapping[str, set[str]], sizes: Mapping[str, int]
-) -> tuple[int, float]:
-    near = neighbours[name]
-    missing = sum(len(near - neighbours[other]) - 1 for other in near) // 2
-    return missing, math.log(sizes[name]) + sum(math.log(sizes[other]) for other in sorted(near))
+def _members(bits: int) -> list[int]:
+    found = []
+    while bits:
+        low = bits & -bits
+        found.append(low.bit_length() - 1)
+        bits &= bits - 1
+    return found
+
+
+def _cost(at: int, near: Sequence[int], logs: Sequence[float]) -> tuple[int, float]:
+    """Return how many edges eliminating a column adds, and the logarithm of its clique's cells."""
+    around = near[at]
+    missing, cells = 0, logs[at]
+    for i in _members(around):
+        missing += (around & ~near[i]).bit_count() - 1
+        cells += logs[i]
+    return missing // 2, cells
 
 
 def _span(cliques: Sequence[Clique]) -> tuple[Edge, ...]:

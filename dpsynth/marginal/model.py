@@ -210,16 +210,21 @@ def joint(tree: JunctionTree, marginals: Sequence[Factor], clique: Clique) -> Fa
     part = set(subtree(tree, clique))
     beliefs = {i: marginals[i] for i in part}
     root = min(part)
-    for edge in tree.edges:
-        if edge.child not in part or edge.parent not in part:
-            continue
+    edges = [edge for edge in tree.edges if edge.child in part and edge.parent in part]
+    for done, edge in enumerate(edges, 1):
         table = beliefs[edge.child]
         extra = tuple(c for c in table.clique if c in clique and c not in edge.separator)
         message = table.project((*edge.separator, *extra))
         share = _given(message, marginals[edge.child].project(edge.separator))
         sizes = share.sizes | beliefs[edge.parent].sizes
         _require_cells(clique, math.prod(sizes.values()))
-        beliefs[edge.parent] = beliefs[edge.parent] * share
+        product = beliefs[edge.parent] * share
+        # What neither the answer nor a later message needs would only make tables larger.
+        needed = set(clique).union(
+            *(e.separator for e in edges[done:] if edge.parent in (e.child, e.parent))
+        )
+        kept = tuple(c for c in product.clique if c in needed)
+        beliefs[edge.parent] = product.project(kept)
         root = edge.parent
     return beliefs[root].project(clique)
 

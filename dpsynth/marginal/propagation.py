@@ -5,6 +5,7 @@ Lauritzen and Spiegelhalter (1988); Koller and Friedman (2009), section 10.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from dpsynth.marginal.factor import Clique, logsumexp
 from dpsynth.marginal.junction import JunctionTree
 
 Array = NDArray[np.float64]
+
+_TINY = 1e-200  # what is left of a product below this, beside 1, is taken in log space
 
 
 class Propagation:
@@ -53,6 +56,44 @@ class Propagation:
             potentials: Log-potentials of the cliques; minus infinity forbids a cell.
             total: What each table of counts sums to.
         """
+        quick = self._multiplied(potentials, total)
+        return self._in_logarithms(potentials, total) if quick is None else quick
+
+    def _multiplied(
+        self, potentials: Sequence[Array], total: float
+    ) -> tuple[list[Array], float] | None:
+        """The same with one exponential a cell: products in place of sums of logarithms.
+
+        Returns:
+            None where something comes near the least number that floating point can hold.
+        """
+        peaks = [float(potential.max()) for potential in potentials]
+        if not all(map(math.isfinite, peaks)):
+            return None
+        beliefs = [np.exp(p - peak) for p, peak in zip(potentials, peaks, strict=True)]
+        log_partition = math.fsum(peaks)
+        inward: list[Array] = []
+        for child, parent, away, _, _, there in self._edges:
+            message = beliefs[child].sum(axis=away)
+            least, most = float(np.min(message)), float(np.max(message))
+            if not (most > _TINY and least > _TINY * most):
+                return None
+            inward.append(message)
+            log_partition += math.log(most)
+            beliefs[parent] *= (message / most).reshape(there)
+        whole = float(beliefs[0].sum())
+        if not whole > _TINY:
+            return None
+        beliefs[0] *= total / whole
+        for edge, message in zip(reversed(self._edges), reversed(inward), strict=True):
+            child, parent, _, here, away, _ = edge
+            beliefs[child] *= (beliefs[parent].sum(axis=away) / message).reshape(here)
+        return beliefs, log_partition + math.log(whole)
+
+    def _in_logarithms(
+        self, potentials: Sequence[Array], total: float
+    ) -> tuple[list[Array], float]:
+        """The same in log space: slower, and nothing is too small for it."""
         beliefs = [potential.copy() for potential in potentials]
         inward: list[Array] = []
         for child, parent, away, _, _, there in self._edges:

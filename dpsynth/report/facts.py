@@ -266,7 +266,8 @@ def _noise(step: Mapping[str, Any]) -> str:
     if "epsilon_each" in step:
         return f"exponential mechanism, epsilon {number(step['epsilon_each'])} each"
     scales = [number(each) for each in sequence(step.get("noise_sd"))]
-    return f"standard deviation {' and '.join(scales)}" if scales else ""
+    more = " or more" if step.get("step") == "divide" else ""
+    return f"standard deviation {' and '.join(scales)}{more}" if scales else ""
 
 
 def _in_words(name: str, step: Mapping[str, Any]) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpsynth.domain import Domain
-from dpsynth.vault import Measure, Measurement, Select, Step
+from dpsynth.vault import Divide, Measure, Measurement, Scores, Select, Step
 
 Clique = tuple[str, ...]
 Coarse = Mapping[str, NDArray[np.int64]]
@@ -67,6 +68,10 @@ class FakeBlock:
         self.log.append(("select", chosen))
         return chosen
 
+    def divide(self) -> FakeDividing:
+        step = self._next(Divide)
+        return FakeDividing(self, self.mu**2 * step.weight / self._weight)
+
     def exact(self, clique: Clique, coarse: Coarse | None = None) -> NDArray[np.int64]:
         coarse = coarse or {}
         codes, shape = [], []
@@ -88,3 +93,44 @@ class FakeBlock:
             raise ValueError("the block was asked for something the plan does not declare next")
         self.taken += 1
         return step
+
+
+@dataclass
+class FakeDividing:
+    """Divides a precision, like a Divide step."""
+
+    block: FakeBlock
+    precision: float
+    left: Fraction = Fraction(1)
+
+    def score(
+        self,
+        candidates: Mapping[Clique, NDArray[np.int64]],
+        share: Fraction,
+        coarse: Coarse | None = None,
+    ) -> Scores:
+        sigma = self._take(share, len(candidates))
+        self.block.log.append(("score", tuple(candidates)))
+        exact = [
+            int(np.abs(self.block.exact(clique, coarse) - model).sum())
+            for clique, model in candidates.items()
+        ]
+        noise = np.rint(self.block.rng.normal(0.0, sigma, len(exact))).astype(np.int64)
+        return Scores(np.array(exact, dtype=np.int64) + noise, sigma)
+
+    def measure(
+        self, cliques: Sequence[Clique], shares: Sequence[Fraction], coarse: Coarse | None = None
+    ) -> list[Measurement]:
+        self.block.log.append(("divided", tuple(cliques)))
+        answers = []
+        for clique, share in zip(cliques, shares, strict=True):
+            sigma, exact = self._take(share, 1), self.block.exact(clique, coarse)
+            noise = np.rint(self.block.rng.normal(0.0, sigma, exact.shape)).astype(np.int64)
+            answers.append(Measurement(clique, exact + noise, sigma))
+        return answers
+
+    def _take(self, share: Fraction, many: int) -> float:
+        self.left -= share
+        if self.left < 0:
+            raise ValueError("more than the whole was divided")
+        return math.sqrt(many / (float(share) * self.precision))

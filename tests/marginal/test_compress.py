@@ -64,9 +64,10 @@ def test_a_column_too_light_becomes_one_code() -> None:
 
 
 def test_least_mass_takes_the_greatest_of_three() -> None:
-    assert least_mass(3200.0, bins=32, sigma=0.1, pair_sigma=0.1) == 100.0
-    assert least_mass(3200.0, bins=32, sigma=200.0, pair_sigma=0.1) == 600.0
-    assert least_mass(3200.0, bins=32, sigma=0.1, pair_sigma=100.0) == pytest.approx(400.0)
+    assert least_mass(3200.0, bins=32, sigma=0.1, pair_sigma=0.1, signal=0.5) == 100.0
+    assert least_mass(3200.0, bins=32, sigma=200.0, pair_sigma=0.1, signal=0.5) == 600.0
+    wanted = pytest.approx(400.0)
+    assert least_mass(3200.0, bins=32, sigma=0.1, pair_sigma=100.0, signal=0.5) == wanted
 
 
 def test_coarse_observations_add_up_values_and_variances() -> None:

@@ -89,3 +89,31 @@ def test_reconcile_makes_tables_agree_and_keeps_those_that_do() -> None:
     assert fixed[1][2, 0] == fixed[1][2, 1]
     for one, other in zip(propagation.reconcile(fixed, 12.0), fixed, strict=True):
         np.testing.assert_allclose(one, other)
+
+
+@pytest.mark.parametrize("cliques", list(clique_sets())[::3])
+def test_products_agree_with_logarithms(cliques: tuple[Clique, ...]) -> None:
+    """The quick way against its oracle."""
+    tree = JunctionTree.build(cliques, SIZES)
+    propagation = Propagation(tree, SIZES)
+    for scale in (1.0, 30.0):
+        drawn = random_potentials(tree, np.random.default_rng(9))
+        potentials = [scale * each for each in drawn.values()]
+        quick = propagation._multiplied(potentials, 70.0)
+        assert quick is not None
+        tables, log_partition = propagation._in_logarithms(potentials, 70.0)
+        assert quick[1] == pytest.approx(log_partition, rel=1e-12)
+        for one, two in zip(quick[0], tables, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_too_small_for_products_is_left_to_logarithms() -> None:
+    sizes = {"a": 2, "b": 2, "c": 2}
+    tree = JunctionTree.build([("a", "b"), ("b", "c")], sizes)
+    propagation = Propagation(tree, sizes)
+    apart = [np.array([[900.0, 0.0], [900.0, 0.0]]), np.array([[-900.0, -900.0], [0.0, 0.0]])]
+    assert propagation._multiplied(apart, 1.0) is None
+    never = np.array([[0.0, -np.inf], [0.0, -np.inf]])  # its separator's second value is forbidden
+    assert propagation._multiplied([np.zeros((2, 2)), never.T], 1.0) is None
+    tables, _ = propagation.marginals(apart, 1.0)
+    np.testing.assert_allclose(tables[0], [[0.25, 0.25], [0.25, 0.25]])

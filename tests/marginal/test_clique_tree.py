@@ -1,0 +1,193 @@
+"""The flagship: what it asks and chooses, and that it beats a tree where none is enough."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+import dpsynth as dp
+from dpsynth.domain import Domain
+from dpsynth.marginal import MST, CliqueTree, MarginalModel
+from dpsynth.marginal.choose import ALLOCATION, choose, triples
+from dpsynth.marginal.factor import Clique
+from dpsynth.marginal.junction import JunctionTree, triangulate
+from dpsynth.vault import Divide, Measure
+from dpsynth_accounting import InvalidRequest
+from tests.marginal.conftest import MakeBlock
+from tests.marginal.test_mechanisms import distance
+
+Data = dict[str, NDArray[np.int64]]
+
+
+def loop(n: int = 6000, size: int = 5) -> tuple[Data, Domain]:
+    """Four columns in a ring, each close to both of its neighbours: no tree holds them all."""
+    rng = np.random.default_rng(1)
+    base = rng.integers(0, size, n)
+    data = {"a": base}
+    for name in "bcd":
+        data[name] = (base + rng.integers(0, 2, n) * rng.integers(0, 2, n)) % size
+    data["e"] = (data["a"] + data["c"]) % 2  # shows in a triple alone
+    return data, Domain.integers(dict.fromkeys("abcd", size) | {"e": 2}, ordered=tuple("abcd"))
+
+
+# -- the choice ----------------------------------------------------------------------------------
+
+SIZES = {"a": 4, "b": 4, "c": 4, "d": 4}
+
+
+def total_error(scores: Mapping[Clique, float], chosen: tuple[Clique, ...], p: float) -> float:
+    """Return the error that is expected to be left: of what is not measured, and noise."""
+    noise = 0.0
+    if chosen:
+        weights = {c: math.prod(SIZES[name] for name in c) ** ALLOCATION for c in chosen}
+        whole = sum(weights.values())
+        for clique, weight in weights.items():
+            cells = math.prod(SIZES[name] for name in clique)
+            noise += math.sqrt(2 / math.pi) * cells / math.sqrt(p * weight / whole)
+    return noise + sum(score for clique, score in scores.items() if clique not in chosen)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_equal_candidates_the_best_subset_is_chosen(seed: int) -> None:
+    """Against all subsets: marginals of one size, where greedy is exact."""
+    rng = np.random.default_rng(seed)
+    scores = {c: float(rng.exponential(300)) for c in itertools.combinations(SIZES, 2)}
+    found = choose(scores, SIZES, [], precision=0.01, most_cells=10**6, most_in_all=10**7)
+    subsets = [s for n in range(7) for s in itertools.combinations(scores, n)]
+    best = min(subsets, key=lambda s: total_error(scores, s, 0.01))
+    assert set(found) == set(best)
+    assert math.fsum(found.values()) == pytest.approx(1 if found else 0)
+
+
+def test_shares_follow_the_cells() -> None:
+    sizes = {"a": 2, "b": 4, "c": 16}
+    scores = {("a", "b"): 1e6, ("b", "c"): 1e6}
+    found = choose(scores, sizes, [], precision=1.0, most_cells=10**6, most_in_all=10**6)
+    ratio = found["b", "c"] / found["a", "b"]
+    assert ratio == pytest.approx((64 / 8) ** (2 / 3))
+    # Of all divisions this one leaves the least noise.
+    cells = np.array([8.0, 64.0])
+
+    def noise(share: float) -> float:
+        return float((cells / np.sqrt([share, 1 - share])).sum())
+
+    assert noise(found["a", "b"]) <= min(noise(s) for s in np.linspace(0.01, 0.99, 99)) + 1e-9
+
+
+def test_the_junction_tree_stays_within_its_bounds() -> None:
+    names = [f"c{i}" for i in range(9)]
+    sizes = dict.fromkeys(names, 5)
+    scores = dict.fromkeys(itertools.combinations(names, 2), 1e5)
+    for most, in_all in ((25, 10**9), (125, 10**9), (625, 2000)):
+        found = choose(scores, sizes, [], precision=1.0, most_cells=most, most_in_all=in_all)
+        cliques = triangulate(found, sizes)
+        cells = [5 ** len(clique) for clique in cliques]
+        assert max(cells) <= most
+        assert sum(cells) <= in_all
+        assert found
+
+
+def test_nothing_is_chosen_where_all_is_noise() -> None:
+    scores = {("a", "b"): 3.0, ("b", "c"): -50.0}
+    assert choose(scores, SIZES, [], precision=1e-4, most_cells=99, most_in_all=999) == {}
+
+
+def test_triples_lie_in_cliques() -> None:
+    tree = JunctionTree.build([("a", "b"), ("b", "c"), ("a", "c")], SIZES)
+    assert triples(tree) == [("a", "b", "c")]
+
+
+# -- the mechanism -------------------------------------------------------------------------------
+
+
+def test_its_plan_is_public() -> None:
+    assert CliqueTree().steps(1) == (Measure(1, 1.0),)
+    plan = CliqueTree(one_way=0.2, scoring=0.1, passes=3).steps(4)
+    assert plan == (Measure(4, 0.2), Divide(6 * (6 + 80), 0.8))
+    with pytest.raises(InvalidRequest, match="one column or more"):
+        CliqueTree().steps(0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"one_way": 0},
+        {"scoring": math.nan},
+        {"one_way": 0.9, "scoring": 0.1},
+        {"passes": 0},
+        {"bins": 1},
+        {"most_cells": 3},
+    ],
+)
+def test_impossible_parameters_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidRequest, match="Leave them at their default"):
+        CliqueTree(**wrong)  # type: ignore[arg-type]
+
+
+def fitted(make_block: MakeBlock, method: CliqueTree | MST, **how: float) -> MarginalModel:
+    data, domain = loop()
+    return method.run(make_block(method, data, domain, **how))
+
+
+def test_a_ring_is_fitted_better_than_by_a_tree(make_block: MakeBlock) -> None:
+    data, _ = loop()
+    ours = fitted(make_block, CliqueTree(), mu=1.0)
+    tree = fitted(make_block, MST(), mu=1.0)
+    assert distance(ours, data) < 0.75 * distance(tree, data)
+
+
+def test_a_triple_is_found_in_the_second_pass(make_block: MakeBlock) -> None:
+    data, domain = loop()
+    method = CliqueTree()
+    block = make_block(method, data, domain, mu=5.0)
+    model = method.run(block)
+    (first, second) = (asked for kind, asked in block.log if kind == "divided")
+    assert all(len(clique) == 2 for clique in first)
+    assert ("a", "c", "e") in second
+    assert model.rows == pytest.approx(6000, rel=0.01)
+
+
+def test_it_spends_all_it_declared_and_no_more(make_block: MakeBlock) -> None:
+    data, domain = loop()
+    method = CliqueTree()
+    block = make_block(method, data, domain, mu=2.0)
+    left: list[float] = []
+    divide = block.divide
+
+    def watched() -> object:
+        shared = divide()
+        left.append(shared)  # type: ignore[arg-type]
+        return shared
+
+    block.divide = watched  # type: ignore[method-assign,assignment]
+    method.run(block)
+    assert 0 <= left[0].left < 1e-6  # type: ignore[attr-defined]
+
+
+def test_one_column_and_columns_of_one_code(make_block: MakeBlock) -> None:
+    method = CliqueTree()
+    one = Domain.integers({"a": 3})
+    model = method.run(make_block(method, {"a": np.arange(300) % 3}, one, mu=5.0))
+    assert len(model.sample_codes(10, rng=np.random.default_rng(0))["a"]) == 10
+    two = Domain.integers({"a": 3, "f": 1})
+    data = {"a": np.arange(300) % 3, "f": np.zeros(300, dtype=np.int64)}
+    assert method.run(make_block(method, data, two, mu=5.0)).marginal(("a", "f")).shape == (3, 1)
+
+
+def test_a_run_through_the_vault(tmp_path: pytest.TempPathFactory) -> None:
+    data, _ = loop(2000)
+    table = pd.DataFrame(data)
+    schema = dp.Schema({n: dp.Integer(0, 4) for n in "abcd"} | {"e": dp.Integer(0, 1)})
+    account = dp.Ledger(f"{tmp_path}/ledger.db").account("ring", dp.Budget(4.0, 1e-6))
+    vault = dp.Vault(table, schema, account, unit=dp.Row(), audit_share=0.0)
+    model = dp.CliqueTree().fit(vault, epsilon=4)
+    assert float(account.remaining()[0]) == 0
+    assert model.rows == pytest.approx(2000, rel=0.05)
+    drawn = model.sample(rng=np.random.default_rng(0))
+    assert (abs(drawn["a"] - drawn["b"]) % 4 <= 1).mean() > 0.8
