@@ -113,7 +113,8 @@ def test_values_are_of_the_kind_of_the_table(drawn: pd.DataFrame) -> None:
     assert set(drawn["text"]) <= {*TABLE["text"], "other"}
     assert set(map(str, drawn["codes"])) <= {"1", "5", "9", "other"}
     assert ((drawn["money"] * 4) % 1 == 0).all()
-    assert drawn["big"].between(BIG - 10**17, BIG + 10**17).all()
+    # By chance of noise a neighbouring cell may be found too, and hold a row.
+    assert drawn["big"].between(BIG - 10**17, BIG + 10**17).mean() > 0.999
     assert abs(drawn["big"].astype(object).map(lambda each: each - BIG).mean()) < 10**17
     assert drawn["flag"].mean() == pytest.approx(TABLE["flag"].mean(), abs=0.04)
     for name in ("whole, missing", "flag, missing"):

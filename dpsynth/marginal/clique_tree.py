@@ -38,6 +38,7 @@ MOST_IN_ALL = 8
 
 _TRIPLES = 20  # most triples that a later pass scores, in units of the columns
 _FEW = 40  # columns up to which there are two passes
+_WORTH_USING = 0.02  # share of the divided precision that is not left unused
 _STEPS = 100  # of mirror descent, in each pass
 _UNITS = 1 << 40  # shares are whole multiples of one part in so many
 
@@ -58,7 +59,7 @@ class CliqueTree:
         InvalidRequest: If the shares leave nothing, or a number is too small.
 
     >>> CliqueTree().steps(3)
-    (Measure(marginals=3, weight=0.4), Divide(answers=72, weight=0.6))
+    (Measure(marginals=3, weight=0.4), Divide(answers=16, weight=0.6))
     """
 
     one_way: float = 0.4
@@ -98,7 +99,7 @@ class CliqueTree:
         require_columns(columns)
         if columns < 2:
             return (Measure(columns, 1.0),)
-        candidates = math.comb(columns, 2) + _TRIPLES * columns
+        candidates = math.comb(columns, 2) + min(math.comb(columns, 3), _TRIPLES * columns)
         weight = round(1 - self.one_way, 12)
         # In each pass a candidate may be scored, and measured.
         return (
@@ -147,6 +148,12 @@ class CliqueTree:
             seen += [Observation.of(each) for each in answers]
             fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS)
             candidates = pairs(coarsening.sizes) + triples(fit.tree)[: _TRIPLES * len(ones)]
+        if shared.left > _WORTH_USING:  # a pass found nothing worth its noise: better one-ways
+            share = _share(float(shared.left) / len(ones))
+            again = shared.measure([one.clique for one in ones], [share] * len(ones))
+            ones = [one.joined(Observation.of(m)) for one, m in zip(ones, again, strict=True)]
+            seen[: len(ones)] = [coarsening.observe(one) for one in ones]
+            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS)
         return MarginalModel.of(domain, fit, coarsening, ones)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:

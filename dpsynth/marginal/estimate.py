@@ -47,6 +47,12 @@ class Observation:
         values = measurement.values.astype(np.float64)
         return cls(measurement.clique, values, np.full(values.shape, measurement.sigma**2))
 
+    def joined(self, other: Observation) -> Observation:
+        """One observation of two of the same clique, by inverse-variance weighting."""
+        precision = 1.0 / self.variance + 1.0 / other.variance
+        values = (self.values / self.variance + other.values / other.variance) / precision
+        return Observation(self.clique, values, 1.0 / precision)
+
     def transpose(self, clique: Clique) -> Observation:
         """The same observation with its axes in the order of ``clique``."""
         values = Factor(self.clique, self.values).transpose(clique).values
@@ -169,9 +175,7 @@ def _merge(
         clique = tuple(sorted(observation.clique, key=place.__getitem__))
         new = observation.transpose(clique)
         if (old := merged.get(clique)) is not None:
-            precision = 1.0 / old.variance + 1.0 / new.variance
-            values = (old.values / old.variance + new.values / new.variance) / precision
-            new = Observation(clique, values, 1.0 / precision)
+            new = old.joined(new)
         merged[clique] = new
     return merged
 

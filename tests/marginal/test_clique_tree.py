@@ -109,7 +109,7 @@ def test_triples_lie_in_cliques() -> None:
 def test_its_plan_is_public() -> None:
     assert CliqueTree().steps(1) == (Measure(1, 1.0),)
     plan = CliqueTree(one_way=0.2, scoring=0.1, passes=3).steps(4)
-    assert plan == (Measure(4, 0.2), Divide(6 * (6 + 80), 0.8))
+    assert plan == (Measure(4, 0.2), Divide(6 * (6 + 4), 0.8))
     with pytest.raises(InvalidRequest, match="one column or more"):
         CliqueTree().steps(0)
 
@@ -191,3 +191,14 @@ def test_a_run_through_the_vault(tmp_path: pytest.TempPathFactory) -> None:
     assert model.rows == pytest.approx(2000, rel=0.05)
     drawn = model.sample(rng=np.random.default_rng(0))
     assert (abs(drawn["a"] - drawn["b"]) % 4 <= 1).mean() > 0.8
+
+
+def test_what_no_pair_is_worth_goes_to_the_columns(make_block: MakeBlock) -> None:
+    """Of independent columns nothing is picked, and nothing is left unused."""
+    rng = np.random.default_rng(4)
+    data = {name: rng.integers(0, 40, 3000) for name in "abc"}
+    domain = Domain.integers(dict.fromkeys("abc", 40))
+    block = make_block(CliqueTree(), data, domain, mu=0.3)
+    CliqueTree().run(block)
+    divided = [asked for kind, asked in block.log if kind == "divided"]
+    assert divided == [(("a",), ("b",), ("c",))]
