@@ -8,6 +8,7 @@ from dpsynth.attacks import Attack as Attack
 from dpsynth.marginal import MST as MST
 from dpsynth.marginal import CliqueTree as CliqueTree
 from dpsynth.marginal import Independent as Independent
+from dpsynth.recommend import recommend as recommend
 from dpsynth.release import Release as Release
 from dpsynth.schema import Boolean as Boolean
 from dpsynth.schema import Categorical as Categorical

@@ -249,7 +249,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Release folder to write; must not exist.")] = Path(
         "release"
     ),
-    method: Annotated[str, typer.Option(help="The method of the recipe.")] = "mst",
+    method: Annotated[str, typer.Option(help="The method of the recipe.")] = "clique-tree",
 ) -> None:
     """Release the RAND Health Insurance Experiment privately, from the statsmodels wheel."""
     from dpsynth.demo import run_demo

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpsynth._audit import audit_step
+from dpsynth.recommend import recommend
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer, named
 from dpsynth.vault import (
@@ -107,7 +108,7 @@ class _File(BaseModel):
     account: _Account
     unit: _Unit
     release: _Release
-    method: dict[str, Any] = Field(default_factory=lambda: {"name": "mst"})
+    method: dict[str, Any] = Field(default_factory=dict, description="By default recommended.")
 
 
 class RecipeError(InvalidRequest):
@@ -166,6 +167,7 @@ class Recipe:
             require_delta_below(delta, file.release.declared_units)
         schema = Schema.load(path.parent / file.table_schema)
         method, shares = dict(file.method), file.release.shares
+        name = method.pop("name", None) or recommend(schema, Budget(epsilon, delta)).name
         recipe = cls(
             path=path,
             schema=schema,
@@ -174,7 +176,7 @@ class Recipe:
             account=file.account.name,
             policy=policy,
             unit=_unit(path, file.unit),
-            synthesizer=named(str(method.pop("name", "mst")), method),
+            synthesizer=named(str(name), method),
             epsilon=epsilon,
             delta=delta,
             audit_share=file.release.audit_share,

@@ -30,9 +30,6 @@ from dpsynth.vault import Block, Divide, Dividing, Measure, Step, Vault
 from dpsynth_accounting import InvalidRequest
 from dpsynth_accounting.budget import Number
 
-PAIR_SIGNAL = 0.1
-"""Rows that a cell of two coarse codes should expect, in units of the noise of a pair's cell."""
-
 MOST_IN_ALL = 8
 """Cells of all cliques of the junction tree together, in units of the greatest clique's."""
 
@@ -125,7 +122,6 @@ class CliqueTree:
             total,
             bins=self.bins,
             pair_sigma=math.sqrt(len(ones) / (measuring * precision)),
-            signal=PAIR_SIGNAL,
         )
         seen = [coarsening.observe(one) for one in ones]
         fit = estimate(seen, coarsening.sizes, total=total)
@@ -171,11 +167,13 @@ class CliqueTree:
         coarsening: Coarsening,
         passes: int,
     ) -> dict[Clique, float]:
-        """Return noisy distances between the rows and the model, of all candidates of a pass."""
+        """Return what the distances between rows and model are at least likely to be, of a pass."""
         answers = dict(_answers(fit, candidates))
         share = _share(self.scoring / (1 - self.one_way) / passes)
         scores = shared.score(answers, share, coarsening.maps)
-        return dict(zip(answers, scores.values.astype(np.float64).tolist(), strict=True))
+        # The greatest of many noisy scores is one of much noise: a score must stand out of its own.
+        values = scores.values - scores.sigma
+        return dict(zip(answers, values.tolist(), strict=True))
 
 
 def _answers(fit: Fit, candidates: Iterable[Clique]) -> Iterator[tuple[Clique, NDArray[np.int64]]]:

@@ -19,6 +19,11 @@ from dpsynth.marginal.estimate import Observation, project_simplex
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+DROWN = 0.4
+"""Part of the rows that noise may hide, of a pair of two columns of the same coarse codes."""
+
+_STEP = 1.2  # by which a coarse code's least mass grows until the noise allows it
+
 
 @dataclass(frozen=True, eq=False)
 class Coarsening:
@@ -59,9 +64,13 @@ def coarsen(
     *,
     bins: int,
     pair_sigma: float,
-    signal: float,
 ) -> Coarsening:
     """The coarse codes that noisy one-way marginals allow.
+
+    A coarse code has at least ``total / bins`` rows, which bounds the size of a pair, and three
+    standard deviations of the one-way noise, below which it may be empty. Codes are merged further
+    until no more than ``DROWN`` of a pair's rows would lie hidden in the noise: many codes alike
+    need that, a few heavy ones beside many light ones do not.
 
     Args:
         ones: The one-way observation of every column.
@@ -69,38 +78,36 @@ def coarsen(
         total: Estimated number of rows.
         bins: About how many coarse codes a column may have.
         pair_sigma: Noise of a pair's cell, in rows.
-        signal: Rows that a cell of a pair should expect, in units of that noise.
     """
     maps = {}
     for one in ones:
         (name,) = one.clique
-        floor = least_mass(
-            total,
-            bins=bins,
-            sigma=math.sqrt(float(one.variance[0])),
-            pair_sigma=pair_sigma,
-            signal=signal,
-        )
         mass = project_simplex(one.values, total)
-        maps[name] = merge_codes(mass, ordered=ordered[name], floor=floor)
+        floor = max(total / bins, 3.0 * math.sqrt(float(one.variance[0])))
+        codes = merge_codes(mass, ordered=ordered[name], floor=floor)
+        while drowned(_sums(codes, mass), total, pair_sigma) > DROWN and floor < total / 2:
+            floor *= _STEP
+            codes = merge_codes(mass, ordered=ordered[name], floor=floor)
+        maps[name] = codes
     return Coarsening(maps)
 
 
-def least_mass(total: float, *, bins: int, sigma: float, pair_sigma: float, signal: float) -> float:
-    """Rows below which a coarse code is not worth having.
+def drowned(mass: Array, total: float, sigma: float) -> float:
+    """The part of a pair's rows that lies in cells where noise hides it, for two such columns.
 
-    The greatest of three: ``total / bins``, which bounds the size of a pair; three standard
-    deviations of the one-way noise, below which a code may be empty; and the mass m at which a
-    cell of two independent codes, m^2 / total rows, stands out of the noise of a pair.
+    With m rows expected in a cell of two independent columns, noise of ``sigma`` hides at most
+    min(m, sigma) of them.
 
     Args:
-        total: Estimated number of rows.
-        bins: About how many coarse codes a column may have.
-        sigma: Noise of a one-way cell, in rows.
-        pair_sigma: Noise of a pair's cell, in rows.
-        signal: Rows that such a cell should expect, in units of that noise.
+        mass: float64 array, rows of each code.
+        total: Their sum.
+        sigma: Noise of a pair's cell, in rows.
+
+    >>> drowned(np.array([90.0, 10.0]), 100.0, 5.0)
+    0.16
     """
-    return max(total / bins, 3.0 * sigma, math.sqrt(signal * pair_sigma * total))
+    expected = np.outer(mass, mass) / total
+    return float(np.minimum(expected, sigma).sum()) / total
 
 
 def merge_codes(mass: Array, *, ordered: int, floor: float) -> Codes:

@@ -24,12 +24,6 @@ from dpsynth.vault import Block, Measure, Select, Step, Vault
 from dpsynth_accounting import InvalidRequest
 from dpsynth_accounting.budget import Number
 
-PAIR_SIGNAL = 0.5
-"""Rows that a cell of two coarse codes should expect, in units of the noise of a pair's cell.
-
-Of 0.1 to 8 the best at epsilon 0.1, 1 and 10 on four tables other than those we report on.
-"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class MST:
@@ -124,7 +118,6 @@ class MST:
             total,
             bins=self.bins,
             pair_sigma=math.sqrt(pair_variance),
-            signal=PAIR_SIGNAL,
         )
 
 

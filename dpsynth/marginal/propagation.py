@@ -76,7 +76,7 @@ class Propagation:
         for child, parent, away, _, _, there in self._edges:
             message = beliefs[child].sum(axis=away)
             least, most = float(np.min(message)), float(np.max(message))
-            if not (most > _TINY and least > _TINY * most):
+            if not least > _TINY * max(most, 1.0):
                 return None
             inward.append(message)
             log_partition += math.log(most)

@@ -222,14 +222,13 @@ def test_plan_reads_no_data(project: Project, dpsynth: Runner) -> None:
     code, out, error = dpsynth("plan", project.recipe, "--rows", 3000)
     assert code == 0, error
     assert "measure" in out
-    assert "select" in out
+    assert "divide" in out
     code, out, _ = dpsynth("plan", project.recipe, "--rows", 3000, "--json")
     told = json.loads(out)
     assert [step["step"] for step in told["steps"]] == [
         "discover",
         "measure",
-        "select",
-        "measure",
+        "divide",
         "audit",
     ]
     assert not project.ledger.exists()

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dpsynth.marginal.compress import Coarsening, fine_shares, least_mass, merge_codes
+from dpsynth.marginal.compress import DROWN, Coarsening, coarsen, drowned, fine_shares, merge_codes
 from dpsynth.marginal.estimate import Observation
 
 masses = arrays(np.float64, st.integers(1, 30), elements=st.floats(0.0, 100.0))
@@ -63,11 +62,33 @@ def test_a_column_too_light_becomes_one_code() -> None:
     assert merge_codes(np.array([2.0]), ordered=0, floor=9.0).tolist() == [0]
 
 
-def test_least_mass_takes_the_greatest_of_three() -> None:
-    assert least_mass(3200.0, bins=32, sigma=0.1, pair_sigma=0.1, signal=0.5) == 100.0
-    assert least_mass(3200.0, bins=32, sigma=200.0, pair_sigma=0.1, signal=0.5) == 600.0
-    wanted = pytest.approx(400.0)
-    assert least_mass(3200.0, bins=32, sigma=0.1, pair_sigma=100.0, signal=0.5) == wanted
+def codes_of(values: list[float], *, bins: int = 64, sigma: float = 0.1, pair_sigma: float) -> int:
+    """Return the number of coarse codes of one column of noisy counts."""
+    counts = np.array(values)
+    one = Observation(("a",), counts, np.full(counts.shape, sigma**2))
+    found = coarsen([one], {"a": 0}, sum(values), bins=bins, pair_sigma=pair_sigma)
+    return found.sizes["a"]
+
+
+def test_codes_are_no_more_than_asked_and_stand_out_of_their_noise() -> None:
+    assert codes_of([100.0] * 32, pair_sigma=0.01) == 32
+    assert codes_of([100.0] * 32, bins=8, pair_sigma=0.01) == 8
+    assert codes_of([100.0] * 32, sigma=60.0, pair_sigma=0.01) == 16
+
+
+def test_many_codes_alike_merge_until_pairs_stand_out_of_the_noise() -> None:
+    """Of k codes alike a cell expects N / k^2 rows, and noise hides sigma k^2 / N of them."""
+    rows, sigma = 32 * 100.0, 20.0
+    found = codes_of([100.0] * 32, pair_sigma=sigma)
+    assert 4 <= found <= 8
+    assert drowned(np.full(found, rows / found), rows, sigma) <= DROWN
+    assert drowned(np.full(2 * found, rows / found / 2), rows, sigma) > DROWN
+
+
+def test_a_heavy_code_lets_light_ones_be() -> None:
+    assert codes_of([2900.0] + [100.0] * 3, pair_sigma=20.0) == 4
+    assert codes_of([800.0] * 4, pair_sigma=20.0) == 4
+    assert codes_of([100.0] * 32, pair_sigma=20.0) < 10
 
 
 def test_coarse_observations_add_up_values_and_variances() -> None:

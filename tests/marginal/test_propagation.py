@@ -117,3 +117,21 @@ def test_what_is_too_small_for_products_is_left_to_logarithms() -> None:
     assert propagation._multiplied([np.zeros((2, 2)), never.T], 1.0) is None
     tables, _ = propagation.marginals(apart, 1.0)
     np.testing.assert_allclose(tables[0], [[0.25, 0.25], [0.25, 0.25]])
+
+
+def test_messages_near_the_least_number_are_taken_in_logarithms() -> None:
+    """A message of 1e-150 and 1e-310: fine as numbers, but not to divide by."""
+    sizes = {"a": 1, "b": 2, "c": 2, "d": 1}
+    tree = JunctionTree.build([("a", "b"), ("b", "c"), ("c", "d")], sizes)
+    powers = {
+        ("a", "b"): np.array([[-170.0, 0.0]]),
+        ("b", "c"): np.array([[-150.0, 0.0], [-310.0, -150.0]]),
+        ("c", "d"): np.array([[0.0], [-160.0]]),
+    }
+    steep = [np.log(10.0) * powers[clique] for clique in tree.cliques]
+    propagation = Propagation(tree, sizes)
+    tables, found = propagation.marginals(steep, 1e5)
+    wanted, log_partition = propagation._in_logarithms(steep, 1e5)
+    assert found == pytest.approx(log_partition)
+    for table, slow in zip(tables, wanted, strict=True):
+        np.testing.assert_allclose(table, slow, rtol=1e-9, atol=1e-9)
