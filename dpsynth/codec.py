@@ -80,6 +80,10 @@ class CategoricalCodec:
         found[found == NO_VALUE] = absent
         return found
 
+    def holds(self, values: pd.Series) -> NDArray[np.bool_]:
+        """Return which values are categories, shape (rows,)."""
+        return np.asarray(self.find(values) >= 0)
+
     def find(self, values: pd.Series) -> NDArray[np.int32]:
         """Return the int32 code of each value, or NO_CATEGORY, or NO_VALUE.
 
@@ -157,10 +161,18 @@ class BooleanCodec:
     def encode(self, values: pd.Series) -> NDArray[np.int32]:
         """Return int32 codes of shape (rows,)."""
         absent = 2 if self.missing else self.default
+        found = self._find(values)
+        return np.where(found == NO_VALUE, absent, found).astype(np.int32)
+
+    def holds(self, values: pd.Series) -> NDArray[np.bool_]:
+        """Return which values are truth values, shape (rows,)."""
+        return np.asarray(self._find(values) >= 0)
+
+    def _find(self, values: pd.Series) -> NDArray[np.int32]:
         words = dict.fromkeys(self._TRUE, 1) | dict.fromkeys(self._FALSE, 0)
         positions, distinct = distinct_texts(values)
-        found = [words.get(_unpadded(text.strip().lower()), absent) for text in distinct]
-        return np.array([*found, absent], dtype=np.int32)[positions]
+        found = [words.get(_unpadded(text.strip().lower()), NO_VALUE) for text in distinct]
+        return np.array([*found, NO_VALUE], dtype=np.int32)[positions]
 
     def decode(
         self, codes: NDArray[np.int32], rng: np.random.Generator, shares: Shares = None
@@ -219,9 +231,17 @@ class NumericCodec:
 
     def encode(self, values: pd.Series) -> NDArray[np.int32]:
         """Return int32 codes of shape (rows,): clipped to the bounds, the unreadable missing."""
-        numbers, known = numbers_of(values, self.of, zone_of(self.zone) if self.zone else None)
+        numbers, known = self._numbers(values)
         absent = len(self.starts) if self.missing else self._cells(np.array([self.default]))[0]
         return np.where(known, self._cells(numbers), absent).astype(np.int32)
+
+    def holds(self, values: pd.Series) -> NDArray[np.bool_]:
+        """Return which values are numbers within the bounds, shape (rows,)."""
+        numbers, known = self._numbers(values)
+        return np.asarray(known & (numbers >= self.starts[0]) & (numbers <= self.upper))
+
+    def _numbers(self, values: pd.Series) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        return numbers_of(values, self.of, zone_of(self.zone) if self.zone else None)
 
     def _cells(self, numbers: NDArray[Any]) -> NDArray[np.int64]:
         """Return the cell of each number, the nearest for those outside the bounds."""

@@ -137,6 +137,23 @@ class Domain:
             )
         return {n: c.encode(frame.iloc[:, places[n]]) for n, c in self.codecs.items()}
 
+    def code(self, name: str, value: object) -> int:
+        """Return the code of one public value, None being a missing one; of no other, unlike rows.
+
+        Raises:
+            InvalidRequest: There is no such column, or the value is none of its.
+        """
+        codec, series = self.codecs.get(name), pd.Series([value], dtype=object)
+        gone = bool(series.isna()[0])
+        if codec is None or not (codec.missing if gone else codec.holds(series)[0]):
+            raise InvalidRequest(
+                f"A value of the column {name!r} was given.",
+                "It must be a modelled column, and the value one of its categories, or within its "
+                "bounds, or missing where that is allowed.",
+                f"Modelled columns are {', '.join(map(repr, self.names))}.",
+            )
+        return int(codec.encode(series)[0])
+
     def decode(
         self,
         codes: Mapping[str, NDArray[np.integer[Any]]],

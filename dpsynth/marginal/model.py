@@ -11,7 +11,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,22 @@ class MarginalModel:
             )
         return sample_codes(self.tree, self.marginals, self.maps, self.shares, n, rng=rng)
 
-    def sample(self, n: int | None = None, *, rng: np.random.Generator) -> pd.DataFrame:
-        """Draw ``n`` rows, by default the noisy number of rows; nothing is charged."""
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        rng: np.random.Generator,
+        given: Mapping[str, object] | None = None,
+    ) -> pd.DataFrame:
+        """Draw ``n`` rows, by default the noisy number of rows; nothing is charged.
+
+        Args:
+            n: Number of rows; by default the model's, or that of those ``given`` describes.
+            rng: Source of the sampling.
+            given: Values that some columns are to have, as of :meth:`given`.
+        """
+        if given:
+            return self.given(given).sample(n, rng=rng)
         count = round(max(self.rows, 0.0)) if n is None else n
         return self.domain.decode(self.sample_codes(count, rng=rng), rng=rng, shares=self.one_ways)
 
@@ -128,6 +142,68 @@ class MarginalModel:
             shape = [-1 if i == axis else 1 for i in range(len(clique))]
             fine = fine * self.shares[name].reshape(shape)
         return fine
+
+    def given(self, values: Mapping[str, object]) -> MarginalModel:
+        """The distribution of the rows that have some values: exact, and free.
+
+        Evidence is taken into the tables, then passed along the junction tree (Koller and
+        Friedman 2009, section 10.3.3.1). A number stands for the cell of its column that holds it.
+
+        Args:
+            values: For some columns a value; None is a missing one. Public values: nothing here
+                protects whom they are of.
+
+        Returns:
+            A model whose ``rows`` is the expected number of such rows.
+
+        Raises:
+            InvalidRequest: A value is none of its column's, or the model holds no such row.
+        """
+        codes = {name: self.domain.code(name, value) for name, value in values.items()}
+        coarse = {name: int(self.maps[name][code]) for name, code in codes.items()}
+        within = math.prod(float(self.shares[name][code]) for name, code in codes.items())
+        tables = _conditioned(self.tree, self.marginals, coarse)
+        rows = float(tables[0].values.sum()) * within
+        if not rows > 0:
+            raise InvalidRequest(
+                f"Rows with given values of {', '.join(map(repr, values))} were asked of a model.",
+                "It holds that there are none.",
+                "Give fewer values, or others.",
+            )
+        shares = dict(self.shares)
+        for name, code in codes.items():
+            # Only within the coarse code: what lies in the others has no mass any more.
+            alike = self.maps[name] == coarse[name]
+            shares[name] = np.where(alike, 0.0, shares[name])
+            shares[name][code] = 1.0
+        scaled = tuple(Factor(table.clique, table.values * within) for table in tables)
+        return replace(self, rows=rows, marginals=scaled, shares=shares)
+
+    def log_probability(self, frame: pd.DataFrame) -> Array:
+        """Natural logarithm of the probability of the codes of each row, float64 (rows,).
+
+        Minus infinity where the model holds a row for impossible. Free for the model, but an
+        answer about the rows of ``frame``: where those are private, so is it.
+
+        Args:
+            frame: Rows with every modelled column, coded as those of a fit are.
+
+        Raises:
+            InvalidRequest: The frame lacks a modelled column.
+        """
+        codes = self.domain.encode(frame)
+        coarse = {name: self.maps[name][codes[name]] for name in codes}
+        found = np.full(len(frame), -math.log(self.rows))
+        with np.errstate(divide="ignore"):
+            for table in self.marginals:
+                found += np.log(table.values[tuple(coarse[name] for name in table.clique)])
+            for name, share in self.shares.items():
+                found += np.log(share[codes[name]])
+            impossible = np.isneginf(found)
+            for edge in self.tree.edges:
+                separator = self.marginals[edge.child].project(edge.separator).values
+                found -= np.log(separator[tuple(coarse[name] for name in edge.separator)])
+        return np.where(impossible, -np.inf, found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as an ``.npz`` of plain arrays and a JSON header.
@@ -227,6 +303,34 @@ def joint(tree: JunctionTree, marginals: Sequence[Factor], clique: Clique) -> Fa
         beliefs[edge.parent] = product.project(kept)
         root = edge.parent
     return beliefs[root].project(clique)
+
+
+def _conditioned(
+    tree: JunctionTree, marginals: Sequence[Factor], codes: Mapping[str, int]
+) -> list[Factor]:
+    """The clique tables of the rows that have these coarse codes, consistent again."""
+    beliefs = []
+    for table in marginals:
+        values = table.values.copy()
+        for axis, name in enumerate(table.clique):
+            if name in codes:
+                others = np.arange(values.shape[axis]) != codes[name]
+                values[(slice(None),) * axis + (others,)] = 0.0
+        beliefs.append(Factor(table.clique, values))
+    for edge in tree.edges:
+        before = marginals[edge.child].project(edge.separator)
+        kept = _given(beliefs[edge.child].project(edge.separator), before)
+        parent = beliefs[edge.parent]
+        beliefs[edge.parent] = (parent * kept).transpose(parent.clique)
+    for edge in tree.outward:
+        child = beliefs[edge.child]
+        ordered = child.transpose(
+            (*edge.separator, *(c for c in child.clique if c not in edge.separator))
+        )
+        share = _given(ordered, child.project(edge.separator))
+        news = share * beliefs[edge.parent].project(edge.separator)
+        beliefs[edge.child] = news.transpose(child.clique)
+    return beliefs
 
 
 def _given(table: Factor, separator: Factor) -> Factor:

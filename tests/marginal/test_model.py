@@ -4,9 +4,11 @@ import io
 import itertools
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import dpsynth.marginal.model as model_module
@@ -93,6 +95,67 @@ def test_refuses_a_table_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequest, match="fewer columns"):
         model.marginal(("a", "d"))
     assert model.marginal(("a", "b")).shape == (4, 3)
+
+
+@pytest.mark.parametrize("cliques", TREES)
+def test_given_values_leave_the_rows_that_have_them(cliques: list[Clique]) -> None:
+    """Against the joint written out, of every value of one column and of pairs of columns."""
+    model = make_model(cliques)
+    joint, names = fine_joint(model), list(SIZES)
+    for width in (1, 2, 5):
+        for chosen in itertools.combinations(names, width):
+            for codes in itertools.product(*(range(SIZES[name]) for name in chosen)):
+                values: dict[str, object] = dict(zip(chosen, codes, strict=True))
+                place = tuple(values.get(name, slice(None)) for name in names)
+                want = np.zeros_like(joint)
+                want[place] = joint[place]  # type: ignore[index]
+                if want.sum() < 1e-9:
+                    continue
+                found = model.given(values)
+                assert found.rows == pytest.approx(want.sum())
+                for asked in (("a", "d"), ("e", "c"), ("b",)):
+                    wanted = project(want, names, asked)
+                    np.testing.assert_allclose(found.marginal(asked), wanted, atol=1e-7)
+
+
+def test_rows_are_drawn_with_the_given_values_only(tmp_path: Path) -> None:
+    model = make_model(TREES[1])
+    drawn = model.sample(50, rng=np.random.default_rng(0), given={"a": 2, "c": 1})
+    assert len(drawn) == 50
+    assert set(map(int, drawn["a"])) == {2}
+    assert set(map(int, drawn["c"])) == {1}
+    assert len(set(drawn["b"])) > 1
+    found = model.given({"a": 2, "c": 1})
+    assert len(found.sample(rng=np.random.default_rng(0))) == round(found.rows)
+    found.save(tmp_path / "model.npz")
+    loaded = MarginalModel.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.marginal(("a", "b")), found.marginal(("a", "b")))
+
+
+def test_values_that_no_column_has_are_refused() -> None:
+    model = make_model(TREES[1])
+    for wrong in ({"a": 4}, {"a": -1}, {"b": "x"}, {"b": None}, {"f": 0}):
+        with pytest.raises(InvalidRequest, match="one of its categories, or within its bounds"):
+            model.given(wrong)
+    none = np.zeros_like(model.shares["b"])
+    none[0] = 1.0
+    sure = replace(model, shares=dict(model.shares) | {"b": none})
+    sure = replace(sure, maps=dict(model.maps) | {"b": np.zeros(3, dtype=np.int64)})
+    with pytest.raises(InvalidRequest, match="there are none"):
+        sure.given({"b": 1})
+
+
+@pytest.mark.parametrize("cliques", TREES)
+def test_log_probabilities_match_the_joint_written_out(cliques: list[Clique]) -> None:
+    model = make_model(cliques)
+    joint = fine_joint(model)
+    cells = np.array(list(itertools.product(*(range(size) for size in SIZES.values()))))
+    found = model.log_probability(pd.DataFrame(cells, columns=list(SIZES)))
+    likely = joint.ravel() > 1e-12
+    np.testing.assert_allclose(np.exp(found[likely]), joint.ravel()[likely] / model.rows, rtol=1e-6)
+    assert np.exp(found).sum() == pytest.approx(1.0)
+    never = model.given({"a": 1}).log_probability(pd.DataFrame(cells, columns=list(SIZES)))
+    assert np.isneginf(never[cells[:, 0] != 1]).all()
 
 
 def test_samples_have_the_models_marginals_and_types() -> None:
