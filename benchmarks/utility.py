@@ -32,6 +32,7 @@ from tables import TABLES, Coded
 
 DELTA = 1e-9
 METHODS = ("dpsynth:default", "dpsynth:mst", "dpmm:mst", "dpmm:privbayes", "snsynth:mst")
+"""The peers' AIM can be named too: ``dpmm:aim``, ``snsynth:aim``."""
 TRIPLES = 200
 ADAPTER = Path(__file__).parent / "peers" / "_adapter.py"
 
@@ -112,7 +113,8 @@ def main() -> None:
     options.add_argument("--limit", type=float, default=600.0, help="wall seconds of a fit")
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     chosen = options.parse_args()
-    target, lines = chosen.out / "utility.json", []
+    target = chosen.out / "utility.json"
+    lines = {_key(line): line for line in json.loads(target.read_text())} if target.exists() else {}
     heads = f"{'2-way (sd)':>18}{'3-way':>8}{'CPU s':>8}{'MB':>7}"
     print(f"{'table':9}{'epsilon':>8} {'method':16}{heads}")
     for table, epsilon in itertools.product(chosen.tables, chosen.epsilons):
@@ -124,9 +126,13 @@ def main() -> None:
                     found.append(fit(method, coded, epsilon, seed, chosen))
         for method, found in runs.items():
             line = {"table": table, "epsilon": epsilon, "method": method, **_summary(found)}
-            lines.append(line)
+            lines[_key(line)] = line  # those of other tables and methods stay
             print(_row(line), flush=True)
-        target.write_text(json.dumps(lines, indent=2) + "\n")
+        target.write_text(json.dumps(list(lines.values()), indent=2) + "\n")
+
+
+def _key(line: dict[str, Any]) -> tuple[str, float, str]:
+    return line["table"], line["epsilon"], line["method"]
 
 
 def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
