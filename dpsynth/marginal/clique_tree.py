@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from dpsynth.marginal.choose import choose, pairs, triples
 from dpsynth.marginal.compress import Coarsening, coarsen
+from dpsynth.marginal.elimination import joint
 from dpsynth.marginal.estimate import Fit, Observation, estimate, estimate_total
 from dpsynth.marginal.factor import Clique
 from dpsynth.marginal.independent import require_columns
-from dpsynth.marginal.model import MarginalModel, joint
+from dpsynth.marginal.model import MarginalModel
 from dpsynth.vault import Block, Divide, Dividing, Measure, Step, Vault
 from dpsynth_accounting import InvalidRequest
 from dpsynth_accounting.budget import Number
 
-MOST_IN_ALL = 8
+MOST_IN_ALL = 4
 """Cells of all cliques of the junction tree together, in units of the greatest clique's."""
 
 _TRIPLES = 20  # most triples that a later pass scores, in units of the columns
@@ -63,7 +64,7 @@ class CliqueTree:
     scoring: float = 0.06
     passes: int | None = None
     bins: int = 64
-    most_cells: int = 50_000
+    most_cells: int = 100_000
 
     def __post_init__(self) -> None:
         """Refuse shares and sizes that make no plan."""
@@ -142,14 +143,15 @@ class CliqueTree:
             shares = [_share(share * measuring / passes) for share in picked.values()]
             answers = shared.measure(list(picked), shares, coarsening.maps)
             seen += [Observation.of(each) for each in answers]
-            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS)
+            before = None if fit.tree.independent else fit
+            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS, start=before)
             candidates = pairs(coarsening.sizes) + triples(fit.tree)[: _TRIPLES * len(ones)]
         if shared.left > _WORTH_USING:  # a pass found nothing worth its noise: better one-ways
             share = _share(float(shared.left) / len(ones))
             again = shared.measure([one.clique for one in ones], [share] * len(ones))
             ones = [one.joined(Observation.of(m)) for one, m in zip(ones, again, strict=True)]
             seen[: len(ones)] = [coarsening.observe(one) for one in ones]
-            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS)
+            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS, start=fit)
         return MarginalModel.of(domain, fit, coarsening, ones)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:
@@ -178,7 +180,7 @@ class CliqueTree:
 
 def _answers(fit: Fit, candidates: Iterable[Clique]) -> Iterator[tuple[Clique, NDArray[np.int64]]]:
     """Yield what a fit says of marginals, in whole rows; but of those that no memory would hold."""
-    if all(len(clique) == 1 for clique in fit.tree.cliques):
+    if fit.tree.independent:
         ones = {each.clique[0]: each.values / fit.total for each in fit.marginals}
         for a, b in candidates:
             yield (a, b), np.rint(fit.total * np.outer(ones[a], ones[b])).astype(np.int64)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dpsynth.marginal import decomposable
 from dpsynth.marginal.descent import Descent, Loss
+from dpsynth.marginal.elimination import joint
 from dpsynth.marginal.factor import Clique, Factor
 from dpsynth.marginal.junction import JunctionTree
 from dpsynth.marginal.propagation import Propagation, slots
@@ -25,6 +26,8 @@ from dpsynth.vault import Measurement
 from dpsynth_accounting import InvalidRequest
 
 Array = NDArray[np.float64]
+
+_PART = 0.1  # of independence, in the start near an earlier fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ def estimate(
     total: float | None = None,
     tolerance: float = 1e-2,
     iterations: int = 2000,
+    start: Fit | None = None,
 ) -> Fit:
     """Fit the model of least weighted squared error to noisy marginals.
 
@@ -104,6 +108,8 @@ def estimate(
         total: Number of rows; by default ``estimate_total(observations)``.
         tolerance: Relative gap at which mirror descent stops.
         iterations: Steps after which it stops in any case; ``Fit.gap`` then says how far it got.
+        start: A fit of the same columns, to some of the same observations, which mirror descent
+            begins near; by default it begins at independence.
 
     Raises:
         InvalidRequest: If a marginal does not fit ``sizes``, or ``total`` is not positive.
@@ -121,11 +127,11 @@ def estimate(
         if len(clique) == 1 and clique not in merged:  # Nobody measured the column: uniform.
             size = sizes[clique[0]]
             merged[clique] = Observation(clique, np.full(size, rows / size), np.ones(size))
-    if all(len(clique) == 1 for clique in tree.cliques):
+    if tree.independent:
         return _independent(tree, merged, sizes, rows)
     if all(clique in merged for clique in tree.cliques):
         return _decomposable(tree, merged, sizes, rows)
-    return _general(tree, merged, sizes, rows, (tolerance, iterations))
+    return _general(tree, merged, sizes, rows, (tolerance, iterations), start)
 
 
 def estimate_total(observations: Sequence[Observation]) -> float:
@@ -226,12 +232,34 @@ def _general(
     sizes: Mapping[str, int],
     rows: float,
     limits: tuple[float, int],
+    before: Fit | None,
 ) -> Fit:
     propagation, loss = Propagation(tree, sizes), Loss(tree, merged, sizes)
     start = _start(propagation, tree, merged, sizes, rows)
+    if before is not None:
+        start = _near(before, start, propagation, tree)
     tolerance, steps = limits
     end = Descent(propagation, loss, rows).run(start, tolerance=tolerance, steps=steps)
     return _fit(tree, end.tables, rows, end.loss, end.bound, end.steps)
+
+
+def _near(
+    before: Fit, start: Sequence[Array], propagation: Propagation, tree: JunctionTree
+) -> list[Array]:
+    """Most of an earlier fit and a part of independence, or independence where that is too large.
+
+    What the earlier fit holds for impossible must be able to come back, hence the part.
+    """
+    alone, _ = propagation.marginals([table.copy() for table in start], before.total)
+    try:
+        known = [joint(before.tree, before.marginals, clique) for clique in tree.cliques]
+    except InvalidRequest:
+        return list(start)
+    mixed = [
+        (1 - _PART) * table.transpose(clique).values + _PART * other
+        for table, clique, other in zip(known, tree.cliques, alone, strict=True)
+    ]
+    return propagation.potentials(mixed, 1e-12 * before.total)
 
 
 def _decomposable(

@@ -58,6 +58,11 @@ class JunctionTree:
         return cls(maximal, _span(maximal))
 
     @property
+    def independent(self) -> bool:
+        """Whether each clique is a single column."""
+        return all(len(clique) == 1 for clique in self.cliques)
+
+    @property
     def outward(self) -> tuple[Edge, ...]:
         """Edges from the root to the leaves: every parent before its children."""
         return self.edges[::-1]

@@ -106,6 +106,23 @@ def test_mirror_descent_says_how_far_it_got() -> None:
     assert short.loss - short.gap <= least + 1e-6
 
 
+LOOP: tuple[Clique, ...] = (("a", "b"), ("b", "d"), ("a", "d"))
+
+
+def test_a_start_near_an_earlier_fit_ends_at_the_same_optimum_sooner() -> None:
+    observations = observe(LOOP, sigma=1.0, seed=3)
+    earlier = estimate(observations[:-1], SIZES, total=40.0)
+    least, _ = least_loss(observations, SIZES, 40.0)
+    warm = estimate(observations, SIZES, total=40.0, tolerance=1e-3, start=earlier)
+    require_consistent(warm)
+    assert warm.loss <= least + 1e-3 * max(warm.loss, 1.0)
+    losses = [
+        estimate(observations, SIZES, total=40.0, tolerance=0.0, iterations=5, start=start).loss
+        for start in (earlier, None)
+    ]
+    assert losses[0] < losses[1]
+
+
 def test_exact_measurements_are_reproduced() -> None:
     rng = np.random.default_rng(1)
     joint = rng.integers(1, 20, (3, 4, 2)).astype(np.float64)

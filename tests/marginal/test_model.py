@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import dpsynth.marginal.model as model_module
+import dpsynth.marginal.elimination as elimination
 from dpsynth.domain import Domain
 from dpsynth.marginal.compress import Coarsening
 from dpsynth.marginal.estimate import Observation, estimate
@@ -91,7 +91,7 @@ def test_refuses_unknown_and_repeated_columns() -> None:
 
 def test_refuses_a_table_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(TREES[1])
-    monkeypatch.setattr(model_module, "MOST_CELLS", 19)
+    monkeypatch.setattr(elimination, "MOST_CELLS", 19)
     with pytest.raises(InvalidRequest, match="fewer columns"):
         model.marginal(("a", "d"))
     assert model.marginal(("a", "b")).shape == (4, 3)
