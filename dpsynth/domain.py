@@ -138,21 +138,24 @@ class Domain:
         return {n: c.encode(frame.iloc[:, places[n]]) for n, c in self.codecs.items()}
 
     def code(self, name: str, value: object) -> int:
-        """Return the code of one public value, None being a missing one; of no other, unlike rows.
+        """Return the code of one public value, as :meth:`codes` does."""
+        return int(self.codes(name, pd.Series([value], dtype=object))[0])
+
+    def codes(self, name: str, values: pd.Series) -> NDArray[np.int32]:
+        """Return the codes of public values, None being a missing one; of no others, unlike rows.
 
         Raises:
-            InvalidRequest: There is no such column, or the value is none of its.
+            InvalidRequest: There is no such column, or a value is none of its.
         """
-        codec, series = self.codecs.get(name), pd.Series([value], dtype=object)
-        gone = bool(series.isna()[0])
-        if codec is None or not (codec.missing if gone else codec.holds(series)[0]):
+        codec, gone = self.codecs.get(name), values.isna().to_numpy()
+        if codec is None or not np.where(gone, codec.missing, codec.holds(values)).all():
             raise InvalidRequest(
                 f"A value of the column {name!r} was given.",
                 "It must be a modelled column, and the value one of its categories, or within its "
                 "bounds, or missing where that is allowed.",
                 f"Modelled columns are {', '.join(map(repr, self.names))}.",
             )
-        return int(codec.encode(series)[0])
+        return codec.encode(values)
 
     def decode(
         self,
