@@ -64,7 +64,7 @@ class CliqueTree:
     scoring: float = 0.06
     passes: int | None = None
     bins: int = 64
-    most_cells: int = 100_000
+    most_cells: int = 75_000
 
     def __post_init__(self) -> None:
         """Refuse shares and sizes that make no plan."""
