@@ -26,6 +26,7 @@ from dpsynth_accounting.calibrate import split as split
 from dpsynth_accounting.curves import Curve as Curve
 from dpsynth_accounting.curves import curve as curve
 from dpsynth_accounting.division import Division as Division
+from dpsynth_accounting.division import choice_within as choice_within
 from dpsynth_accounting.events import ApproxDP as ApproxDP
 from dpsynth_accounting.events import Concentrated as Concentrated
 from dpsynth_accounting.events import DiscreteGaussian as DiscreteGaussian

@@ -142,6 +142,15 @@ def pure_mu(epsilon: float) -> float:
     return mu * (1 + 1e-12)
 
 
+def pure_mu_inverse(mu: float) -> float:
+    """Return the epsilon whose :func:`pure_mu` is ``mu``, up to rounding: log-odds of Phi(mu/2)."""
+    half = mu / 2
+    if half < 1:
+        return 2 * math.atanh(math.erf(half / math.sqrt(2)))
+    odds = float(special.log_ndtr(half) - special.log_ndtr(-half))
+    return max(min(odds, 699.0), mu * mu / 8)  # beyond 700 the other is a bound as well
+
+
 def gaussian_deltas(mu: float) -> Callable[[Array], Array]:
     """Return delta of mu-GDP as a function of arrays."""
     if mu == 0:

@@ -181,13 +181,14 @@ class SubsampledGaussian:
 
 @dataclass(frozen=True)
 class GaussianBlock:
-    """Integer answers whose Gaussian noise is divided adaptively, up to a fixed total.
+    """Integer answers whose Gaussian noise is divided adaptively, up to a fixed total; and choices.
 
     Each answer adds its squared L2 sensitivity over its smoothed variance, sigma2 - 3/2, to what
-    was used; a :class:`~dpsynth_accounting.Division` refuses one that would take more than is left.
+    was used; a choice by the exponential mechanism adds the squared mu of a Gaussian answer that
+    dominates it. A :class:`~dpsynth_accounting.Division` refuses what would take more than is left.
 
     Attributes:
-        precision: Total of l2_squared / (sigma2 - 3/2) over all answers.
+        precision: Total of l2_squared / (sigma2 - 3/2) over all answers, and of choices' mu^2.
         least_sigma2: No answer's sigma2 is below this; above 3 it has a price in closed form.
         shifts: Greatest number of coordinates that one unit can move, over all answers.
     """

@@ -62,6 +62,9 @@ MOST_CELLS = 1 << 27
 MOST_DISTANCE = 1 << 61
 """Greatest sum of a model's answer, sign aside: beyond, a distance would not fit in an int64."""
 
+MOST_KEPT = 1 << 25
+"""Greatest number of cells of the exact counts that a block keeps to compare again: 256 MiB."""
+
 _S = TypeVar("_S", bound=Step)
 
 
@@ -79,6 +82,8 @@ class Block:
         self._next = 0
         self._samples = 0
         self._begun: set[int] = set()
+        self._kept: dict[tuple[Clique, tuple[str, ...]], NDArray[np.int64]] = {}
+        self._counts_of: Mapping[str, NDArray[np.int32]] | None = None
         self.refused = False
         self.plan = plan
 
@@ -188,10 +193,7 @@ class Block:
         """
         index, step, event = self._expect(Select)
         self._require_counts(candidates, coarse)
-        asked = hashlib.sha256(self._request(select=True, coarse=coarse).encode())
-        for clique, model in candidates.items():
-            asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
-        request = asked.hexdigest()
+        request = self._request(select=True, coarse=coarse, candidates=candidates)
         epsilon, k, stream = epsilon_of(event), self.unit.rows, self._vault.stream
         scores: dict[Clique, int] = {}
 
@@ -274,6 +276,11 @@ class Block:
         )
         return Audited(counts, found["distance"], math.sqrt(float(distance_noise)))
 
+    def forget(self) -> None:
+        """Drop the exact counts that were kept; called where the block ends."""
+        self._kept.clear()
+        self._counts_of = None
+
     # -- shared machinery ------------------------------------------------------------------------
 
     def _expect(self, kind: type[_S]) -> tuple[int, _S, Event]:
@@ -312,13 +319,19 @@ class Block:
             self._reservation.void()
             raise
 
-    def _request(self, *, coarse: Coarse | None, **facts: object) -> str:
+    def _request(
+        self,
+        *,
+        coarse: Coarse | None,
+        candidates: Mapping[Clique, NDArray[np.int64]] | None = None,
+        **facts: object,
+    ) -> str:
         """Return what names a request in the ledger: the same codes may mean something else."""
-        maps = {
-            name: hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
-            for name, values in (coarse or {}).items()
-        }
-        return digest({**facts, "coarse": maps, "domain": self.domain.to_json()})
+        maps = {name: _hashed(values) for name, values in (coarse or {}).items()}
+        facts |= {"coarse": maps, "domain": self.domain.to_json()}
+        if candidates is not None:
+            facts["candidates"] = [[list(c), _hashed(model)] for c, model in candidates.items()]
+        return digest(facts)
 
     def _require_counts(
         self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
@@ -357,11 +370,26 @@ class Block:
         self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
     ) -> dict[Clique, int]:
         """Return the exact L1 distance between each real marginal and the given integers."""
-        codes = self._vault._training()
         return {
-            clique: int(np.abs(marginal_counts(codes, clique, model.shape, coarse) - model).sum())
+            clique: int(np.abs(self._counted(clique, model.shape, coarse) - model).sum())
             for clique, model in answers.items()
         }
+
+    def _counted(
+        self, clique: Clique, shape: tuple[int, ...], coarse: Coarse | None
+    ) -> NDArray[np.int64]:
+        """Return exact counts, kept while there is room: a mechanism of many rounds asks again."""
+        codes, maps = self._vault._training(), coarse or {}
+        if codes is not self._counts_of:  # coded in another domain since
+            self.forget()
+            self._counts_of = codes
+        key = (clique, tuple(_hashed(maps[name]) if name in maps else "" for name in clique))
+        counts = self._kept.get(key)
+        if counts is None:
+            counts = marginal_counts(codes, clique, shape, coarse)
+            if sum(each.size for each in self._kept.values()) + counts.size <= MOST_KEPT:
+                self._kept[key] = counts
+        return counts
 
     def _refused(self, asked: str) -> InvalidRequest:
         return InvalidRequest(
@@ -370,3 +398,7 @@ class Block:
             "Declare what the mechanism asks in its steps.",
             touched=bool(self._begun),
         )
+
+
+def _hashed(values: NDArray[np.int64]) -> str:
+    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()

@@ -1,16 +1,17 @@
 """A step whose noise is divided as its answers suggest, within one precision that was paid for.
 
 What a mechanism asks, and how precisely, may follow from all answers so far: only the total of
-squared sensitivity over variance is fixed, and a ``Division`` refuses what would exceed it, before
-anything is drawn. Proof (Smith and Thakurta 2022, Theorem 1.1): ``docs/explanation/filters.md``.
+squared sensitivity over variance, and of what choices take in the same measure, is fixed, and a
+``Division`` refuses what would exceed it, before anything is drawn. Proof (Smith and Thakurta 2022,
+Theorem 1.1): ``docs/explanation/filters.md``.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -21,10 +22,23 @@ from numpy.typing import NDArray
 from dpsynth.engines import marginal_counts
 from dpsynth.vault import _noise
 from dpsynth.vault._plan import Measurement
-from dpsynth_accounting import DiscreteGaussian, Division, GaussianBlock, canonical, rational_up
+from dpsynth_accounting import (
+    DiscreteGaussian,
+    Division,
+    GaussianBlock,
+    canonical,
+    choice_within,
+    rational_up,
+)
 
 if TYPE_CHECKING:
     from dpsynth.vault._block import Block, Clique, Coarse
+
+MOST_WEIGHT = 1 << 16
+"""Greatest weight of a candidate of a choice."""
+
+MOST_ROWS = 1 << 44
+"""Greatest offset, and sum of a model's answer, of a choice: its scores fit in an int64."""
 
 _SMOOTHING = Fraction(3, 2)  # what a GaussianBlock's precision leaves of each variance
 
@@ -83,18 +97,73 @@ class Dividing:
             BudgetExceeded: It takes more than is left.
         """
         block, k = self._block, self._block.unit.rows
+        self._require_some(candidates)
         block._require_counts(candidates, coarse)
         (sigma2,) = self._take([(k * k * len(candidates), len(candidates), share)])
         block._draw_samples(len(candidates))
-        asked = hashlib.sha256(block._request(score=str(sigma2), coarse=coarse).encode())
-        for clique, model in candidates.items():
-            asked.update(canonical(list(clique)) + model.astype("<i8").tobytes())
+        request = block._request(score=str(sigma2), coarse=coarse, candidates=candidates)
 
         def draw() -> NDArray[np.int64]:
             exact = np.array(list(block._distances(candidates, coarse).values()), dtype=np.int64)
             return exact + _noise.discrete_gaussian(sigma2, exact.shape, block._vault.stream)
 
-        return Scores(self._answer(asked.hexdigest(), draw), math.sqrt(float(sigma2)))
+        return Scores(self._counts(request, draw), math.sqrt(float(sigma2)))
+
+    def choose(
+        self,
+        candidates: Mapping[Clique, NDArray[np.int64]],
+        share: Fraction,
+        *,
+        weights: Mapping[Clique, int],
+        offsets: Mapping[Clique, int],
+        coarse: Coarse | None = None,
+    ) -> Clique:
+        """Choose one marginal by the exponential mechanism.
+
+        The score of a candidate is its weight times (L1 distance between exact counts and the
+        model's, less the offset). A unit of k rows moves it by at most k times the weight, so
+        every score by at most k times the greatest weight.
+
+        Args:
+            candidates: The model's answer to each candidate marginal, rounded to integers.
+            share: Of the precision.
+            weights: How much each candidate matters, from 1 to ``MOST_WEIGHT``.
+            offsets: What is taken from each distance, in rows: public, such as expected noise.
+            coarse: As in :meth:`Block.measure`.
+
+        Charges: the share, of what was charged for the step.
+
+        Raises:
+            BudgetExceeded: It takes more than is left.
+        """
+        block, k = self._block, self._block.unit.rows
+        self._require_some(candidates)
+        block._require_counts(candidates, coarse)
+        if not candidates.keys() <= weights.keys() & offsets.keys():
+            raise block._refused("A choice was asked for without all its weights and offsets.")
+        scales = {clique: (weights[clique], offsets[clique]) for clique in candidates}
+        for clique, (weight, offset) in scales.items():
+            rows = int(np.abs(candidates[clique]).sum())
+            if not (1 <= weight <= MOST_WEIGHT and max(abs(offset), rows) <= MOST_ROWS):
+                raise block._refused("A choice was asked for with an impossible weight or offset.")
+        event = choice_within(self._checked(share) * self._division.block.precision)
+        self._division.take(event)
+        request = block._request(
+            choose=str(event.epsilon),
+            scales=list(scales.values()),
+            coarse=coarse,
+            candidates=candidates,
+        )
+        sensitivity = k * max(weights[clique] for clique in candidates)
+
+        def draw() -> bytes:
+            far = block._distances(candidates, coarse)
+            scores = [weight * (far[c] - offset) for c, (weight, offset) in scales.items()]
+            values = np.array(scores, dtype=np.int64)
+            place = _noise.exponential(values, event.epsilon, sensitivity, block._vault.stream)
+            return canonical(list(scales)[place])
+
+        return tuple(json.loads(self._answer(request, draw)))
 
     def measure(
         self,
@@ -115,6 +184,9 @@ class Dividing:
             BudgetExceeded: They take more than is left.
         """
         block, k = self._block, self._block.unit.rows
+        self._require_some(cliques)
+        if len(cliques) != len(shares):
+            raise block._refused("Marginals were asked for with another number of shares.")
         shapes = [block._shape(clique, coarse) for clique in cliques]
         noise = self._take([(k * k, k, share) for share in shares])
         block._draw_samples(sum(math.prod(shape) for shape in shapes))
@@ -135,7 +207,7 @@ class Dividing:
                 ]
             )
 
-        noisy = self._answer(request, draw)
+        noisy = self._counts(request, draw)
         ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
         return [
             Measurement(clique, values.reshape(shape), math.sqrt(float(sigma2)))
@@ -152,9 +224,7 @@ class Dividing:
         precision = self._division.block.precision
         try:
             for l2_squared, shifts, share in wanted:
-                if not 0 < share <= 1:
-                    raise self._block._refused("An answer was asked for with an impossible share.")
-                sigma2 = rational_up(l2_squared / (share * precision)) + _SMOOTHING
+                sigma2 = rational_up(l2_squared / (self._checked(share) * precision)) + _SMOOTHING
                 sigma2 = max(sigma2, self._division.block.least_sigma2)
                 self._division.take(DiscreteGaussian(sigma2, l2_squared, shifts))
                 found.append(sigma2)
@@ -163,12 +233,20 @@ class Dividing:
             raise
         return found
 
-    def _answer(self, request: str, draw: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
-        stored = self._block._answer(
-            self._index,
-            self._parts,
-            request,
-            lambda: zlib.compress(draw().astype("<i8").tobytes(), 1),
-        )
-        self._parts += 1
+    def _checked(self, share: Fraction) -> Fraction:
+        if not 0 < share <= 1:
+            raise self._block._refused("An answer was asked for with an impossible share.")
+        return share
+
+    def _require_some(self, cliques: Collection[Clique]) -> None:
+        if not cliques:
+            raise self._block._refused("An answer was asked for about no marginal.")
+
+    def _counts(self, request: str, draw: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+        stored = self._answer(request, lambda: zlib.compress(draw().astype("<i8").tobytes(), 1))
         return np.frombuffer(zlib.decompress(stored), dtype="<i8").astype(np.int64)
+
+    def _answer(self, request: str, draw: Callable[[], bytes]) -> bytes:
+        stored = self._block._answer(self._index, self._parts, request, draw)
+        self._parts += 1
+        return stored

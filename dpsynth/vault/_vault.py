@@ -287,6 +287,8 @@ class Vault:
                 with contextlib.suppress(Exception):
                     reservation.void()
             raise
+        finally:
+            block.forget()
         if not block.refused:
             reservation.commit()
 

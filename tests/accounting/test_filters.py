@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 from scipy.stats import norm
 
 from dpsynth_accounting import (
@@ -34,10 +35,11 @@ from dpsynth_accounting import (
     Sequence,
     SubsampledGaussian,
     calibrate,
+    choice_within,
     curve,
     rational_up,
 )
-from dpsynth_accounting._bounds import pure_mu
+from dpsynth_accounting._bounds import gaussian_delta, pure_mu
 from dpsynth_accounting.renyi import rdp, rho
 
 BUDGET = Budget(2, 1e-6)
@@ -184,6 +186,60 @@ def test_a_division_refuses_without_taking() -> None:
     with pytest.raises(BudgetExceeded, match="0 shift"):
         division.take(DiscreteGaussian(Fraction(200), 1, 1))
     assert division.left == Fraction(1, 100) - 1 / Fraction(397, 2)
+
+
+@pytest.mark.parametrize("epsilon", ["1/1000000", "1/100", "1", "7", "60", "2000"])
+def test_a_choice_takes_the_squared_mu_that_dominates_it(epsilon: str) -> None:
+    """Written down apart: Phi(mu / 2) is 1 / (1 + exp(-epsilon / 2)); Chernoff's bound beyond."""
+    wanted = Exponential(Fraction(epsilon))
+    division = Division(GaussianBlock(Fraction(10**5), Fraction(4), 1))
+    division.take(wanted)
+    cost = division.block.precision - division.left
+    half = float(wanted.epsilon) / 2
+    if half < 700:
+        odds = special.log_ndtr(math.sqrt(cost) / 2) - special.log_ndtr(-math.sqrt(cost) / 2)
+        assert odds == pytest.approx(half, rel=1e-6 if half > 1e-3 else 1e-2)
+    else:
+        assert cost == pytest.approx(8 * half)
+    assert division.shifts_left == 1
+    # What a choice may be for a cost: no more than fits, and hardly less.
+    found = choice_within(cost)
+    assert float(found.epsilon) == pytest.approx(float(wanted.epsilon), rel=1e-7, abs=1e-10)
+    Division(GaussianBlock(cost, Fraction(4), 1)).take(found)
+
+
+def test_a_choice_that_takes_too_much_is_refused() -> None:
+    division = Division(GaussianBlock(Fraction(1, 100), Fraction(100), 1))
+    with pytest.raises(BudgetExceeded, match="precision"):
+        division.take(Exponential(Fraction(1, 3)))
+    assert division.left == Fraction(1, 100)
+    division.take(Exponential(Fraction(1, 8)))
+    with pytest.raises(BudgetExceeded):
+        division.take(choice_within(division.left * Fraction(1001, 1000)))
+    division.take(choice_within(division.left))
+    assert 0 <= division.left < Fraction(1, 10**9)
+
+
+@pytest.mark.parametrize("cost", [Fraction(0), Fraction(-1), Fraction(1, 10**60)])
+def test_a_blind_choice_is_refused(cost: Fraction) -> None:
+    with pytest.raises(InvalidRequest, match="blind"):
+        choice_within(cost)
+
+
+@pytest.mark.parametrize("choices", [1, 5, 60])
+@pytest.mark.parametrize("delta", [1e-9, 1e-6, 1e-3, 0.1])
+def test_a_block_costs_no_less_than_the_choices_it_holds(choices: int, delta: float) -> None:
+    block = GaussianBlock(Fraction(1, 4), Fraction(4), 1)
+    each = choice_within(block.precision / choices)
+    assert curve(Repeat(each, choices)).epsilon(delta) <= curve(block).epsilon(delta)
+
+
+def test_a_choice_that_took_a_little_less_would_break_the_price_of_its_block() -> None:
+    """At epsilon 0 a choice, at worst of two candidates, comes as far as the Gaussian does."""
+    choice = choice_within(Fraction(1, 4))
+    worst = math.tanh(float(choice.epsilon) / 4)  # total variation of odds of exp(+-epsilon / 2)
+    assert worst <= gaussian_delta(math.sqrt(1 / 4), 0) < worst * (1 + 1e-6)
+    assert worst > gaussian_delta(math.sqrt(1 / 4 - 1e-5), 0)
 
 
 @pytest.mark.parametrize("name", ["gdp", "zcdp", "rdp-16"])

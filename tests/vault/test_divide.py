@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -10,8 +11,8 @@ import pandas as pd
 import pytest
 
 import dpsynth as dp
-from dpsynth.vault import Block, Divide, Dividing, Measure, _divide
-from dpsynth_accounting import BudgetExceeded, GaussianBlock, InvalidRequest
+from dpsynth.vault import Block, Divide, Dividing, Measure, _block, _divide
+from dpsynth_accounting import BudgetExceeded, GaussianBlock, InvalidRequest, choice_within
 from tests.vault.conftest import MakeVault
 
 ROWS = 400
@@ -96,11 +97,103 @@ def test_scores_are_distances(make_vault: MakeVault) -> None:
     assert found.values.tolist() == pytest.approx(exact, abs=12)
 
 
+EQUAL: dict[str, Any] = {"weights": dict.fromkeys(ONES, 1), "offsets": dict.fromkeys(ONES, 0)}
+
+
+def test_a_choice_is_likelier_the_higher_its_score_as_the_share_pays_for(
+    make_vault: MakeVault,
+) -> None:
+    """The odds of two candidates, against the exponential mechanism's; a twin is told apart."""
+    share, rounds = Fraction(1, 10**4), 3000
+    block, step = shared(make_vault)
+    (event,) = block.plan.events
+    assert isinstance(event, GaussianBlock)
+    epsilon = float(choice_within(share * event.precision).epsilon)
+    far = {
+        ("a",): 400,
+        ("a", "b"): int(np.abs(50 - np.bincount(TABLE["a"] * 2 + TABLE["b"])).sum()),
+    }
+    wanted = {"weights": {("a",): 8, ("a", "b"): 15}, "offsets": {("a",): -100, ("a", "b"): 30}}
+    score = {c: wanted["weights"][c] * (far[c] - wanted["offsets"][c]) for c in ONES}
+    odds = 1 / (1 + math.exp(epsilon * (score["a", "b"] - score["a",]) / (2 * 15)))
+    assert 0.6 < odds < 0.95
+    found = [step.choose(ONES, share, **wanted) for _ in range(rounds)]
+    seen = found.count(("a",)) / rounds
+    assert seen == pytest.approx(odds, abs=5 * math.sqrt(odds * (1 - odds) / rounds))
+    twice = 1 / (1 + math.exp(epsilon * (score["a", "b"] - score["a",]) / 15))
+    assert abs(seen - twice) > 5 * math.sqrt(twice * (1 - twice) / rounds)
+    assert step.answers_left == 6  # a choice shifts no count
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weights": {("a",): 1}},
+        {"weights": dict.fromkeys(ONES, 0)},
+        {"weights": dict.fromkeys(ONES, 1 << 17)},
+        {"offsets": dict.fromkeys(ONES, 1 << 45)},
+        {"offsets": {}},
+    ],
+)
+def test_impossible_weights_and_offsets_are_refused(
+    make_vault: MakeVault, wrong: dict[str, Any]
+) -> None:
+    _, step = shared(make_vault)
+    with pytest.raises(InvalidRequest, match=r"weights? (and|or) offset"):
+        step.choose(ONES, Fraction(1, 4), **EQUAL | wrong)
+    huge = {("a",): np.full(3, 1 << 44)}
+    with pytest.raises(InvalidRequest, match="impossible weight"):
+        step.choose(huge, Fraction(1, 4), **EQUAL)
+    assert step.left == 1
+
+
+def test_a_question_about_nothing_is_refused(make_vault: MakeVault) -> None:
+    _, step = shared(make_vault)
+    for ask in (
+        lambda: step.score({}, Fraction(1, 2)),
+        lambda: step.measure([], []),
+        lambda: step.choose({}, Fraction(1, 2), weights={}, offsets={}),
+    ):
+        with pytest.raises(InvalidRequest, match="about no marginal"):
+            ask()
+    with pytest.raises(InvalidRequest, match="another number of shares"):
+        step.measure([("a",)], [])
+    assert step.left == 1
+
+
+def test_exact_counts_are_kept_for_the_block_and_no_longer(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[Any] = []
+    count = _block.marginal_counts
+
+    def noted(codes: Any, clique: Any, *rest: Any) -> Any:
+        counted.append(clique)
+        return count(codes, clique, *rest)
+
+    monkeypatch.setattr(_block, "marginal_counts", noted)
+    halves = {"a": np.array([0, 0, 1])}
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    with vault.reserve((Divide(9, 1.0),), epsilon=1, label="test") as block:
+        step = block.divide()
+        for _ in range(2):
+            step.score(ONES, Fraction(1, 8))
+            step.choose(ONES, Fraction(1, 8), **EQUAL)
+            step.score({("a",): np.zeros(2, np.int64)}, Fraction(1, 8), halves)
+        assert counted == [*ONES, ("a",)]
+        assert len(block._kept) == 3
+        monkeypatch.setattr(_block, "MOST_KEPT", 0)
+        step.score({("b",): np.zeros(2, np.int64)}, Fraction(1, 8))
+        assert len(block._kept) == 3
+    assert block._kept == {}
+
+
 def test_a_resumed_step_replays_what_was_drawn(make_vault: MakeVault) -> None:
     def ask(step: Dividing) -> list[Any]:
         first = step.score(ONES, Fraction(1, 4)).values.tolist()
         (one,) = step.measure([("a",)], [Fraction(1, 2)])
-        return [first, one.values.tolist()]
+        chosen = step.choose(ONES, Fraction(1, 8), **EQUAL)
+        return [first, one.values.tolist(), chosen]
 
     vault = make_vault(TABLE, SCHEMA)
     plan: dict[str, Any] = {"epsilon": 2, "label": "test"}

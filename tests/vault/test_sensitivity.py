@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 import dpsynth as dp
 from dpsynth.vault import (
@@ -36,10 +37,19 @@ from dpsynth.vault import (
     _block,
     _bound,
     _discover,
+    _divide,
     _vault,
 )
 from dpsynth.vault._discover import rounds_of
-from dpsynth_accounting import DiscreteGaussian, Event, GaussianBlock, Repeat, flatten
+from dpsynth_accounting import (
+    DiscreteGaussian,
+    Division,
+    Event,
+    Exponential,
+    GaussianBlock,
+    Repeat,
+    flatten,
+)
 from tests.vault.exact import (
     PLANS,
     Exact,
@@ -107,6 +117,8 @@ MARGINALS = {
     ("c", "a"): np.array([[0, 1, 4], [0, 0, 0], [7, 0, 1]]),
     ("b",): np.array([2, 5]),
 }
+WEIGHTS = dict(zip(MARGINALS, (3, 1, 2), strict=True))
+OFFSETS = dict(zip(MARGINALS, (4, -2, 0), strict=True))
 STATISTICS = [
     Statistic(HasCode(0)),
     Statistic(HasCode(1)),
@@ -124,7 +136,9 @@ def ask(block: Block) -> None:
     block.select(MARGINALS, lambda chosen: [each for each in MARGINALS if each not in chosen])
     shared = block.divide()
     shared.score(MARGINALS, Fraction(1, 8))
-    shared.measure([("a", "b"), ("c",)], [Fraction(1, 2), Fraction(3, 8)], HALVES)
+    shared.measure([("a", "b"), ("c",)], [Fraction(1, 2), Fraction(1, 4)], HALVES)
+    shared.choose(MARGINALS, Fraction(1, 16), weights=WEIGHTS, offsets=OFFSETS)
+    shared.choose(MARGINALS, Fraction(1, 32), weights=WEIGHTS, offsets=OFFSETS)
     few = dict(list(MARGINALS.items())[:2])
     block.audit(STATISTICS, few, about="test")
 
@@ -194,7 +208,7 @@ def violations(
     tape = Tape()
     with tape.recording():
         exact, plan = answers(sides, unit, share, schema)
-    faults = set()
+    faults = {"Divide: more than was charged"} if overspent(exact, plan) else set()
     for other in neighbours(sides, unit, list(more)):
         with tape.playing() as played:
             found, _ = answers(other, unit, share, schema)
@@ -233,19 +247,39 @@ def moved(one: Exact, two: Exact, plan: Plan) -> Iterator[str]:
 
 
 def divided(one: Exact, two: Exact, step: Divide, event: Event) -> Iterator[str]:
-    """Yield what moves by more than its share of a divided precision."""
+    """Yield what moves by more than its noise, or its choice, allows for."""
+    for (sigma2, mine), (_, yours) in zip(one.counts, two.counts, strict=True):
+        squared, shifts = shares_of(one, mine, step, event)
+        if exceeded(mine - yours, DiscreteGaussian(sigma2, max(squared, shifts), shifts)):
+            yield "an answer"
+    if any(np.abs(change).max() > sensitivity for _, sensitivity, change in choices(one, two)):
+        yield "a score"
+
+
+def shares_of(one: Exact, mine: NDArray[np.int64], step: Divide, event: Event) -> tuple[int, int]:
+    """Return the squared sensitivity and the shifts of an answer of a Divide step."""
     if not isinstance(event, GaussianBlock):
         raise TypeError("a Divide step is a Gaussian block")
-    k, spent = event.shifts // step.answers, Fraction(0)
-    for (sigma2, mine), (_, yours) in zip(one.counts, two.counts, strict=True):
-        change = mine - yours
-        cells = len(change) if one.part == 0 else 1  # part 0 holds scores, the other marginals
-        squared, shifts = k * k * cells, cells if one.part == 0 else k
-        if exceeded(change, DiscreteGaussian(sigma2, max(squared, shifts), shifts)):
-            yield "an answer"
-        spent += squared / (sigma2 - Fraction(3, 2))
-    if spent > event.precision:
-        yield "more than was charged"
+    k = event.shifts // step.answers
+    return (k * k * len(mine), len(mine)) if one.part == 0 else (k * k, k)  # part 0 holds scores
+
+
+def overspent(exact: Sequence[Exact], plan: Plan) -> bool:
+    """Say whether all answers of the Divide step together take more than its precision.
+
+    A choice takes the mu^2 of Phi(mu / 2) = 1 / (1 + exp(-epsilon / 2)), written down apart.
+    """
+    spent = 0.0
+    for one in exact:
+        step, event = plan.steps[one.index], plan.events[one.index]
+        if isinstance(step, Divide) and isinstance(event, GaussianBlock):
+            for sigma2, mine in one.counts:
+                squared, _ = shares_of(one, mine, step, event)
+                spent += float(squared / (sigma2 - Fraction(3, 2)) / event.precision)
+            for epsilon, _, _ in one.scores:
+                mu = 2 * norm.isf(1 / (1 + math.exp(float(epsilon) / 2)))
+                spent += mu**2 / float(event.precision)
+    return spent > 1
 
 
 def exceeded(change: NDArray[np.int64], event: DiscreteGaussian | None) -> bool:
@@ -420,7 +454,29 @@ def test_a_squared_score_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self, *asked: {c: far * far for c, far in distances(self, *asked).items()},
     )
     found = violations(TWO, dp.Row(), share=0.0)
-    assert {"Select: a score", "Divide: an answer"} <= set(found)
+    assert {"Select: a score", "Divide: an answer", "Divide: a score"} <= set(found)
+
+
+def test_a_choice_of_weighted_scores_with_the_bound_of_plain_ones_is_flagged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of_one(*words: Any) -> Any:
+        return max(*words) if len(words) > 1 else 1
+
+    monkeypatch.setattr(_divide, "max", of_one, raising=False)
+    rare: Sides = ([(0, 0, "y", True, DAY)] * 7, None)  # where the model says that no row is
+    assert violations(rare, PERSON, share=0.0) == ["Divide: a score"]
+
+
+def test_a_choice_priced_as_by_zcdp_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epsilon of 2 * sqrt(precision) has that rho, and not that mu."""
+
+    def dear(cost: Fraction) -> Exponential:
+        return Exponential(Fraction(2 * math.sqrt(cost)))
+
+    monkeypatch.setattr(_divide, "choice_within", dear)
+    monkeypatch.setattr(Division, "take", lambda *_: None)
+    assert "Divide: more than was charged" in violations(TWO, PERSON, share=0.0)
 
 
 def test_a_score_that_mixes_units_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
