@@ -7,9 +7,12 @@ from dpsynth._version import __version__ as __version__
 from dpsynth.attacks import Attack as Attack
 from dpsynth.elsewhere import NoisyMarginal as NoisyMarginal
 from dpsynth.elsewhere import from_marginals as from_marginals
+from dpsynth.marginal import AIM as AIM
 from dpsynth.marginal import MST as MST
+from dpsynth.marginal import MWEM as MWEM
 from dpsynth.marginal import CliqueTree as CliqueTree
 from dpsynth.marginal import Independent as Independent
+from dpsynth.marginal import PrivBayes as PrivBayes
 from dpsynth.recommend import recommend as recommend
 from dpsynth.release import Release as Release
 from dpsynth.schema import Boolean as Boolean
@@ -27,5 +30,6 @@ from dpsynth.synthesizer import Synthesizer as Synthesizer
 from dpsynth.vault import Person as Person
 from dpsynth.vault import Row as Row
 from dpsynth.vault import Vault as Vault
+from dpsynth.workload import Workload as Workload
 from dpsynth_accounting import Budget as Budget
 from dpsynth_accounting import Ledger as Ledger

@@ -44,6 +44,9 @@ from dpsynth_accounting import InvalidRequest
 
 FORMAT_VERSION = 1
 
+Clique = tuple[str, ...]
+"""Names of distinct columns, in the order of a table's axes."""
+
 DISCOVERED = "discovered (paid)"
 """What a column's facts say if nobody declared them."""
 

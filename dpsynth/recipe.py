@@ -225,7 +225,7 @@ class Recipe:
         discover, fit, audit = self.shares
         return (
             *discovery_step(self.schema, discover),
-            *scaled(self.synthesizer.steps(len(self.schema.modelled)), fit),
+            *scaled(self.synthesizer.steps(self.schema.modelled), fit),
             audit_step(self.schema, target=self.target, weight=audit),
         )
 

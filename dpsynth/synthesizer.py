@@ -7,7 +7,7 @@ through the same door.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dpsynth.domain import Domain
 from dpsynth.vault import Block, Step, Vault
+from dpsynth.workload import Workload
 from dpsynth_accounting import InvalidRequest
 from dpsynth_accounting.budget import Number
 
@@ -53,8 +54,8 @@ class Synthesizer(Protocol):
     def name(self) -> str:
         """The mechanism's name, as recipes and ledgers write it."""
 
-    def steps(self, columns: int) -> tuple[Step, ...]:
-        """Return what a fit asks of the vault, given the number of modelled columns."""
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
+        """Return what a fit asks of the vault, given the names of the modelled columns."""
 
     def run(self, block: Block) -> Model:
         """Ask exactly those steps of a block and return a model."""
@@ -76,8 +77,11 @@ def named(name: str, parameters: Mapping[str, Any]) -> Synthesizer:
             f"Installed methods: {', '.join(sorted(known))}.",
             "Name one of them in [method].",
         )
+    given = dict(parameters)
+    if isinstance(given.get("workload"), str):
+        given["workload"] = Workload.parse(given["workload"])
     try:
-        made = known[name].load()(**parameters)
+        made = known[name].load()(**given)
     except TypeError as error:
         raise InvalidRequest(
             f"The method {name!r} was asked for with parameters it does not take.",

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.domain import Domain
+from dpsynth.domain import Clique, Domain
 from dpsynth_accounting import InvalidRequest
-
-Clique = tuple[str, ...]
 
 MOST_PAIRS = 300
 """Most pairs that fidelity is averaged over."""

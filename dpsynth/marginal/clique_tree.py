@@ -11,34 +11,28 @@ coarse codes that the noise allows. Proof and ablation: ``docs/explanation/cliqu
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dpsynth.marginal.choose import choose, pairs, triples
-from dpsynth.marginal.compress import Coarsening, coarsen
-from dpsynth.marginal.elimination import joint
-from dpsynth.marginal.estimate import Fit, Observation, estimate, estimate_total
-from dpsynth.marginal.factor import Clique
-from dpsynth.marginal.independent import require_columns
+from dpsynth.domain import Clique
+from dpsynth.marginal.choose import Bounds, choose, pairs, triples
+from dpsynth.marginal.estimate import Fit, Observation
 from dpsynth.marginal.model import MarginalModel
-from dpsynth.vault import Block, Divide, Dividing, Measure, Step, Vault
-from dpsynth_accounting import InvalidRequest
+from dpsynth.marginal.opening import (
+    Opening,
+    opening_steps,
+    part,
+    require_least,
+    require_shares,
+)
+from dpsynth.vault import Block, Dividing, Step, Vault
+from dpsynth.workload import TRIPLES, Workload
 from dpsynth_accounting.budget import Number
-
-MOST_IN_ALL = 4
-"""Cells of all cliques of the junction tree together, in units of the greatest clique's."""
 
 _TRIPLES = 20  # most triples that a later pass scores, in units of the columns
 _FEW = 40  # columns up to which there are two passes
 _WORTH_USING = 0.02  # share of the divided precision that is not left unused
-_STEPS = 100  # of mirror descent, in each pass
-_UNITS = 1 << 40  # shares are whole multiples of one part in so many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +40,7 @@ class CliqueTree:
     """Measures every column, then in passes the pairs and triples that are worth their noise.
 
     Attributes:
+        workload: What the model is to answer well; by default all triples, and so all pairs.
         one_way: Share of the precision for the one-way marginals.
         scoring: Share for finding the pairs and triples; the rest measures them.
         passes: How often the model is looked at and mended; by default twice, and once beyond 40
@@ -56,10 +51,11 @@ class CliqueTree:
     Raises:
         InvalidRequest: If the shares leave nothing, or a number is too small.
 
-    >>> CliqueTree().steps(3)
+    >>> CliqueTree().steps(["a", "b", "c"])
     (Measure(marginals=3, weight=0.4), Divide(answers=16, weight=0.6))
     """
 
+    workload: Workload = TRIPLES
     one_way: float = 0.4
     scoring: float = 0.06
     passes: int | None = None
@@ -68,91 +64,60 @@ class CliqueTree:
 
     def __post_init__(self) -> None:
         """Refuse shares and sizes that make no plan."""
-        shares = (self.one_way, self.scoring, 1 - self.one_way - self.scoring)
-        if not all(math.isfinite(share) and share > 0 for share in shares):
-            raise InvalidRequest(
-                f"CliqueTree was asked for with shares {self.one_way} and {self.scoring}.",
-                "Both must be above 0, and leave something to measure pairs with.",
-                "Leave them at their defaults, 0.4 and 0.06.",
-            )
-        if self._passes(1) < 1 or self.bins < 2 or self.most_cells < 4:
-            raise InvalidRequest(
-                f"CliqueTree was asked for with passes = {self.passes}, bins = {self.bins}, "
-                f"most_cells = {self.most_cells}.",
-                "It needs a pass, 2 coarse codes a column, and 4 cells for a pair of them.",
-                "Leave them at their defaults.",
-            )
+        require_shares("CliqueTree", one_way=self.one_way, scoring=self.scoring)
+        require_least("CliqueTree", passes=(self._passes(1), 1), bins=(self.bins, 2))
+        require_least("CliqueTree", most_cells=(self.most_cells, 4))
 
     @property
     def name(self) -> str:
         """The mechanism's name, as recipes and ledgers write it."""
         return "clique-tree"
 
-    def steps(self, columns: int) -> tuple[Step, ...]:
-        """Return what a fit asks of the vault, given the number of modelled columns.
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
+        """Return what a fit asks of the vault, given the names of the modelled columns.
 
         Raises:
-            InvalidRequest: If there is no column.
+            InvalidRequest: If there is no column, or the workload names one that is not there.
         """
-        require_columns(columns)
-        if columns < 2:
-            return (Measure(columns, 1.0),)
-        candidates = math.comb(columns, 2) + min(math.comb(columns, 3), _TRIPLES * columns)
-        weight = round(1 - self.one_way, 12)
+        self.workload.require(columns)
+        d = len(columns)
+        candidates = math.comb(d, 2) + min(math.comb(d, 3), _TRIPLES * d)
         # In each pass a candidate may be scored, and measured.
-        return (
-            Measure(columns, self.one_way),
-            Divide(2 * self._passes(columns) * candidates, weight),
-        )
+        return opening_steps(columns, self.one_way, 2 * self._passes(d) * candidates)
 
     def run(self, block: Block) -> MarginalModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
-        domain = block.domain
-        ones = [Observation.of(m) for m in block.measure([(name,) for name in domain.names])]
-        total = estimate_total(ones)
-        if len(ones) < 2:
-            fine = Coarsening.none({name: domain.size(name) for name in domain.names})
-            return MarginalModel.of(domain, estimate(ones, fine.sizes), fine, ones)
-        variance = float(ones[0].variance[0])
-        # The steps split one precision, so what is left is known, in 1 / rows squared.
-        precision = len(ones) / variance * (1 - self.one_way) / self.one_way
         measuring = 1 - self.scoring / (1 - self.one_way)
-        coarsening = coarsen(
-            ones,
-            {name: domain.ordered(name) for name in domain.names},
-            total,
-            bins=self.bins,
-            pair_sigma=math.sqrt(len(ones) / (measuring * precision)),
-        )
-        seen = [coarsening.observe(one) for one in ones]
-        fit = estimate(seen, coarsening.sizes, total=total)
-        shared, passes = block.divide(), self._passes(len(ones))
-        candidates = pairs(coarsening.sizes)
+        opening = Opening.of(block, one_way=self.one_way, measuring=measuring, bins=self.bins)
+        fit, names = opening.fit(), list(opening.coarsening.sizes)
+        if len(names) < 2:
+            return opening.model(fit)
+        shared, passes = block.divide(), self._passes(len(names))
+        bounds = Bounds(opening.coarsening.sizes, self.most_cells)
+        candidates, measured = self._wanted(pairs(names)), list[Observation]()
         for _ in range(passes):
-            found = self._scores(shared, fit, candidates, coarsening, passes)
+            found = self._scores(shared, fit, candidates, opening, passes)
             picked = choose(
                 found,
-                coarsening.sizes,
-                [each.clique for each in seen],
-                precision=precision * measuring / passes,
-                most_cells=self.most_cells,
-                most_in_all=MOST_IN_ALL * self.most_cells,
+                bounds,
+                [each.clique for each in measured],
+                precision=opening.precision * measuring / passes,
+                weights=self.workload.weights(found, names),
             )
             if not picked:
                 break
-            shares = [_share(share * measuring / passes) for share in picked.values()]
-            answers = shared.measure(list(picked), shares, coarsening.maps)
-            seen += [Observation.of(each) for each in answers]
-            before = None if fit.tree.independent else fit
-            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS, start=before)
-            candidates = pairs(coarsening.sizes) + triples(fit.tree)[: _TRIPLES * len(ones)]
+            shares = [part(share * measuring / passes) for share in picked.values()]
+            answers = shared.measure(list(picked), shares, opening.coarsening.maps)
+            measured += [Observation.of(each) for each in answers]
+            fit = opening.fit(measured, start=fit)
+            inside = self._wanted(triples(fit.tree))[: _TRIPLES * len(names)]
+            candidates = self._wanted(pairs(names)) + inside
         if shared.left > _WORTH_USING:  # a pass found nothing worth its noise: better one-ways
-            share = _share(float(shared.left) / len(ones))
-            again = shared.measure([one.clique for one in ones], [share] * len(ones))
-            ones = [one.joined(Observation.of(m)) for one, m in zip(ones, again, strict=True)]
-            seen[: len(ones)] = [coarsening.observe(one) for one in ones]
-            fit = estimate(seen, coarsening.sizes, total=total, iterations=_STEPS, start=fit)
-        return MarginalModel.of(domain, fit, coarsening, ones)
+            share = part(float(shared.left) / len(names))
+            again = shared.measure([(name,) for name in names], [share] * len(names))
+            opening = opening.joined([Observation.of(each) for each in again])
+            fit = opening.fit(measured, start=fit)
+        return opening.model(fit)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:
         """Fit a model to a vault's rows. Charges: epsilon and delta, before a row is read."""
@@ -161,36 +126,23 @@ class CliqueTree:
     def _passes(self, columns: int) -> int:
         return (2 if columns <= _FEW else 1) if self.passes is None else self.passes
 
+    def _wanted(self, candidates: Sequence[Clique]) -> list[Clique]:
+        return [clique for clique in candidates if self.workload.covers(clique)]
+
     def _scores(
         self,
         shared: Dividing,
         fit: Fit,
-        candidates: Iterable[Clique],
-        coarsening: Coarsening,
+        candidates: Sequence[Clique],
+        opening: Opening,
         passes: int,
     ) -> dict[Clique, float]:
         """Return what the distances between rows and model are at least likely to be, of a pass."""
-        answers = dict(_answers(fit, candidates))
-        share = _share(self.scoring / (1 - self.one_way) / passes)
-        scores = shared.score(answers, share, coarsening.maps)
+        answers = dict(fit.answers(candidates))
+        if not answers:
+            return {}
+        share = part(self.scoring / (1 - self.one_way) / passes)
+        scores = shared.score(answers, share, opening.coarsening.maps)
         # The greatest of many noisy scores is one of much noise: a score must stand out of its own.
         values = scores.values - scores.sigma
         return dict(zip(answers, values.tolist(), strict=True))
-
-
-def _answers(fit: Fit, candidates: Iterable[Clique]) -> Iterator[tuple[Clique, NDArray[np.int64]]]:
-    """Yield what a fit says of marginals, in whole rows; but of those that no memory would hold."""
-    if fit.tree.independent:
-        ones = {each.clique[0]: each.values / fit.total for each in fit.marginals}
-        for a, b in candidates:
-            yield (a, b), np.rint(fit.total * np.outer(ones[a], ones[b])).astype(np.int64)
-        return
-    for clique in candidates:
-        with contextlib.suppress(InvalidRequest):
-            table = joint(fit.tree, fit.marginals, clique).transpose(clique).values
-            yield clique, np.rint(table).astype(np.int64)
-
-
-def _share(share: float) -> Fraction:
-    """Return a share as a fraction, a shade less, so that all of them add up to no more than 1."""
-    return Fraction(math.floor(share * (1 - 1e-9) * _UNITS), _UNITS)

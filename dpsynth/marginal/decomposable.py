@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.marginal.factor import Clique
+from dpsynth.domain import Clique
 from dpsynth.marginal.junction import JunctionTree
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.domain import Clique
 from dpsynth.marginal.decomposable import Observed
-from dpsynth.marginal.factor import Clique
 from dpsynth.marginal.junction import JunctionTree
 from dpsynth.marginal.projections import Projections
 from dpsynth.marginal.propagation import Propagation

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dpsynth.marginal.factor import Clique, Factor
+from dpsynth.domain import Clique
+from dpsynth.marginal.factor import Factor
 from dpsynth.marginal.junction import JunctionTree, subtree
 from dpsynth_accounting import InvalidRequest
 

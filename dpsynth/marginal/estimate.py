@@ -9,17 +9,20 @@ rest.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.domain import Clique
 from dpsynth.marginal import decomposable
 from dpsynth.marginal.descent import Descent, Loss
 from dpsynth.marginal.elimination import joint
-from dpsynth.marginal.factor import Clique, Factor
+from dpsynth.marginal.factor import Factor
 from dpsynth.marginal.junction import JunctionTree
 from dpsynth.marginal.propagation import Propagation, slots
 from dpsynth.vault import Measurement
@@ -27,6 +30,7 @@ from dpsynth_accounting import InvalidRequest
 
 Array = NDArray[np.float64]
 
+_CERTAIN = 1e-4  # relative gap that Newton's method must reach to be believed
 _PART = 0.1  # of independence, in the start near an earlier fit
 
 
@@ -85,6 +89,19 @@ class Fit:
     gap: float
     iterations: int
 
+    def answers(self, cliques: Iterable[Clique]) -> Iterator[tuple[Clique, NDArray[np.int64]]]:
+        """Yield what the fit says of marginals, in whole rows; none that no memory holds."""
+        if self.tree.independent:
+            ones = {each.clique[0]: each.values / self.total for each in self.marginals}
+            for clique in cliques:
+                product = reduce(np.multiply.outer, [ones[name] for name in clique])
+                yield clique, np.rint(self.total * product).astype(np.int64)
+            return
+        for clique in cliques:
+            with contextlib.suppress(InvalidRequest):
+                table = joint(self.tree, self.marginals, clique).transpose(clique).values
+                yield clique, np.rint(table).astype(np.int64)
+
 
 def estimate(
     observations: Sequence[Observation],
@@ -130,7 +147,10 @@ def estimate(
     if tree.independent:
         return _independent(tree, merged, sizes, rows)
     if all(clique in merged for clique in tree.cliques):
-        return _decomposable(tree, merged, sizes, rows)
+        fit = _decomposable(tree, merged, sizes, rows)
+        if fit.gap <= _CERTAIN * max(fit.loss, 1.0):
+            return fit
+        tolerance = min(tolerance, _CERTAIN)  # Newton's method did not end: as for any tree, then
     return _general(tree, merged, sizes, rows, (tolerance, iterations), start)
 
 

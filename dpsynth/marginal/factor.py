@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.domain import Clique
 from dpsynth_accounting import InvalidRequest
-
-Clique = tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dpsynth.marginal.compress import Coarsening
@@ -16,7 +17,7 @@ from dpsynth_accounting.budget import Number
 class Independent:
     """Measures every column by itself and models them as independent.
 
-    >>> Independent().steps(3)
+    >>> Independent().steps(["a", "b", "c"])
     (Measure(marginals=3, weight=1.0),)
     """
 
@@ -25,14 +26,14 @@ class Independent:
         """The mechanism's name, as recipes and ledgers write it."""
         return "independent"
 
-    def steps(self, columns: int) -> tuple[Step, ...]:
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
         """Return what a fit asks of the vault: one marginal a column.
 
         Raises:
             InvalidRequest: If there is no column.
         """
         require_columns(columns)
-        return (Measure(columns, 1.0),)
+        return (Measure(len(columns), 1.0),)
 
     def run(self, block: Block) -> MarginalModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
@@ -46,11 +47,11 @@ class Independent:
         return vault.fit(self, epsilon=epsilon, delta=delta)
 
 
-def require_columns(columns: int) -> None:
+def require_columns(columns: Sequence[str]) -> None:
     """Refuse a plan over no column."""
-    if columns < 1:
+    if not columns:
         raise InvalidRequest(
-            f"A plan over {columns} columns was asked for.",
+            "A plan over no columns was asked for.",
             "A model has one column or more.",
             "Declare a column that is neither dropped nor a key.",
         )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dpsynth.marginal.factor import Clique
+from dpsynth.domain import Clique
 
 
 @dataclass(frozen=True)

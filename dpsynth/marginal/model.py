@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth.domain import Domain
+from dpsynth.domain import Clique, Domain
 from dpsynth.marginal.compress import Coarsening, fine_shares
 from dpsynth.marginal.elimination import conditioned, joint, require_cells
 from dpsynth.marginal.estimate import Fit, Observation
-from dpsynth.marginal.factor import Clique, Factor, union
+from dpsynth.marginal.factor import Factor, union
 from dpsynth.marginal.junction import Edge, JunctionTree
 from dpsynth.marginal.sampling import sample_codes
 from dpsynth_accounting import InvalidRequest

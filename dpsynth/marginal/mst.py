@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.domain import Clique
 from dpsynth.marginal.compress import Coarsening, coarsen
 from dpsynth.marginal.estimate import Observation, estimate, estimate_total
-from dpsynth.marginal.factor import Clique
 from dpsynth.marginal.independent import require_columns
 from dpsynth.marginal.model import MarginalModel
+from dpsynth.marginal.opening import require_least, require_positive
 from dpsynth.vault import Block, Measure, Select, Step, Vault
-from dpsynth_accounting import InvalidRequest
 from dpsynth_accounting.budget import Number
 
 
@@ -38,7 +38,7 @@ class MST:
     Raises:
         InvalidRequest: If a share is not a positive number, or ``bins`` is below 2.
 
-    >>> MST().steps(1)
+    >>> MST().steps(["a"])
     (Measure(marginals=1, weight=1.0),)
     """
 
@@ -49,38 +49,26 @@ class MST:
 
     def __post_init__(self) -> None:
         """Refuse shares and bins that make no plan."""
-        for name in ("one_way", "selection", "pairs"):
-            share = getattr(self, name)
-            if not (math.isfinite(share) and share > 0):
-                raise InvalidRequest(
-                    f"MST was asked for with {name} = {share}.",
-                    "Each share of the precision must be a positive number.",
-                    f"Leave {name} at its default, or give a number above 0.",
-                )
-        if self.bins < 2:
-            raise InvalidRequest(
-                f"MST was asked for with bins = {self.bins}.",
-                "A column needs at least 2 coarse codes.",
-                "Give 2 or more; 64 is the default.",
-            )
+        require_positive("MST", one_way=self.one_way, selection=self.selection, pairs=self.pairs)
+        require_least("MST", bins=(self.bins, 2))
 
     @property
     def name(self) -> str:
         """The mechanism's name, as recipes and ledgers write it."""
         return "mst"
 
-    def steps(self, columns: int) -> tuple[Step, ...]:
-        """Return what a fit asks of the vault, given the number of modelled columns.
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
+        """Return what a fit asks of the vault, given the names of the modelled columns.
 
         Raises:
             InvalidRequest: If there is no column.
         """
         require_columns(columns)
-        if columns < 2:
-            return (Measure(columns, 1.0),)
-        edges = columns - 1
+        if len(columns) < 2:
+            return (Measure(len(columns), 1.0),)
+        edges = len(columns) - 1
         return (
-            Measure(columns, self.one_way),
+            Measure(len(columns), self.one_way),
             Select(edges, self.selection),
             Measure(edges, self.pairs),
         )

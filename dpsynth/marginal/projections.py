@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.marginal.factor import Clique
+from dpsynth.domain import Clique
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.marginal.factor import Clique, logsumexp
+from dpsynth.domain import Clique
+from dpsynth.marginal.factor import logsumexp
 from dpsynth.marginal.junction import JunctionTree
 
 Array = NDArray[np.float64]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.domain import Domain, resolve
+from dpsynth.domain import Clique, Domain, resolve
 from dpsynth.engines import marginal_counts
 from dpsynth.vault import _noise
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
@@ -53,7 +53,6 @@ from dpsynth_accounting import (
 if TYPE_CHECKING:
     from dpsynth.vault._vault import Vault
 
-Clique = tuple[str, ...]
 Coarse = Mapping[str, NDArray[np.int64]]
 
 MOST_CELLS = 1 << 27

@@ -32,7 +32,8 @@ from dpsynth_accounting import (
 )
 
 if TYPE_CHECKING:
-    from dpsynth.vault._block import Block, Clique, Coarse
+    from dpsynth.domain import Clique
+    from dpsynth.vault._block import Block, Coarse
 
 MOST_WEIGHT = 1 << 16
 """Greatest weight of a candidate of a choice."""

@@ -13,10 +13,10 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.domain import Domain, resolve
+from dpsynth.domain import Clique, Domain, resolve
 from dpsynth.schema import Open, Schema
 from dpsynth.vault import _people, _rows
-from dpsynth.vault._block import Block, Clique, Coarse
+from dpsynth.vault._block import Block, Coarse
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
 from dpsynth.vault._plan import (
     Audit,
@@ -55,8 +55,8 @@ class Recipe(Protocol[M]):
     def name(self) -> str:
         """The mechanism's name."""
 
-    def steps(self, columns: int) -> tuple[Step, ...]:
-        """Return what a fit asks of the vault, given the number of modelled columns."""
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
+        """Return what a fit asks of the vault, given the names of the modelled columns."""
 
     def run(self, block: Block) -> M:
         """Ask exactly those steps of a block and return a model."""
@@ -329,7 +329,7 @@ class Vault:
 
         Charges: epsilon and delta, in full, before a row is read.
         """
-        steps = synthesizer.steps(len(self.schema.modelled))
+        steps = synthesizer.steps(self.schema.modelled)
         with self.reserve(
             steps, epsilon=epsilon, delta=delta, label=f"fit {synthesizer.name}", by=by
         ) as block:

@@ -24,6 +24,7 @@ FOUNDATIONS = frozenset(
         "grids",
         "bins",
         "ranges",
+        "workload",
         "_arrow",
         "_cells",
         "_values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -87,7 +88,7 @@ class Copying:
 
     name = "copying"
 
-    def steps(self, columns: int) -> tuple[Step, ...]:
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
         return dp.Independent().steps(columns)
 
     def run(self, block: Block) -> Any:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from dpsynth.domain import Clique
 from dpsynth.marginal.estimate import Observation
-from dpsynth.marginal.factor import Clique
 
 Array = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from tests.marginal.fake_block import FakeBlock
 
 
 class Plans(Protocol):
-    def steps(self, columns: int) -> tuple[Step, ...]: ...
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]: ...
 
 
 MakeBlock = Callable[..., FakeBlock]
@@ -31,7 +31,7 @@ def make_block() -> MakeBlock:
         mu: float = 1.0,
         seed: int = 0,
     ) -> FakeBlock:
-        steps = synthesizer.steps(len(domain.names))
+        steps = synthesizer.steps(domain.names)
         return FakeBlock(domain, data, steps, mu, np.random.default_rng(seed))
 
     return make

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.domain import Domain
+from dpsynth.domain import Clique, Domain
 from dpsynth.vault import Divide, Measure, Measurement, Scores, Select, Step
+from dpsynth_accounting import choice_within
 
-Clique = tuple[str, ...]
 Coarse = Mapping[str, NDArray[np.int64]]
 
 
@@ -56,9 +56,7 @@ class FakeBlock:
         epsilon = 2.0 * math.sqrt(self.mu**2 * step.weight / (self._weight * step.rounds))
         scores = {}
         for clique, answer in candidates.items():
-            if answer.dtype != np.int64:
-                raise TypeError("answers must be rounded to integers")
-            scores[clique] = float(np.abs(self.exact(clique, coarse) - answer).sum())
+            scores[clique] = float(self.distance(clique, answer, coarse))
         chosen: tuple[Clique, ...] = ()
         for _ in range(step.rounds):
             open_ = sorted(eligible(chosen))
@@ -82,6 +80,11 @@ class FakeBlock:
             shape.append(self.domain.size(name) if mapping is None else int(mapping.max()) + 1)
         index = np.ravel_multi_index(codes, shape) if len(codes[0]) else np.zeros(0, np.int64)
         return np.bincount(index, minlength=math.prod(shape)).reshape(shape).astype(np.int64)
+
+    def distance(self, clique: Clique, model: NDArray[np.int64], coarse: Coarse | None) -> int:
+        if model.dtype != np.int64:
+            raise TypeError("answers must be rounded to integers")
+        return int(np.abs(self.exact(clique, coarse) - model).sum())
 
     @property
     def _weight(self) -> float:
@@ -111,12 +114,34 @@ class FakeDividing:
     ) -> Scores:
         sigma = self._take(share, len(candidates))
         self.block.log.append(("score", tuple(candidates)))
-        exact = [
-            int(np.abs(self.block.exact(clique, coarse) - model).sum())
-            for clique, model in candidates.items()
-        ]
+        exact = [self.block.distance(c, model, coarse) for c, model in candidates.items()]
         noise = np.rint(self.block.rng.normal(0.0, sigma, len(exact))).astype(np.int64)
         return Scores(np.array(exact, dtype=np.int64) + noise, sigma)
+
+    def choose(
+        self,
+        candidates: Mapping[Clique, NDArray[np.int64]],
+        share: Fraction,
+        *,
+        weights: Mapping[Clique, int],
+        offsets: Mapping[Clique, int],
+        coarse: Coarse | None = None,
+    ) -> Clique:
+        self.left -= share
+        epsilon = float(choice_within(share * Fraction(self.precision)).epsilon)
+        scores = [
+            weights[clique] * (self.block.distance(clique, model, coarse) - offsets[clique])
+            for clique, model in candidates.items()
+        ]
+        noisy = epsilon * np.array(scores) / (2 * max(weights[clique] for clique in candidates))
+        noisy += self.block.rng.gumbel(size=len(scores))
+        chosen = list(candidates)[int(np.argmax(noisy))]
+        self.block.log.append(("chosen", (chosen, tuple(candidates))))
+        return chosen
+
+    @property
+    def answers_left(self) -> int:
+        return 10**6
 
     def measure(
         self, cliques: Sequence[Clique], shares: Sequence[Fraction], coarse: Coarse | None = None

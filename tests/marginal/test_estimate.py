@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dpsynth.domain import Clique
 from dpsynth.marginal.estimate import (
     Fit,
     Observation,
@@ -15,7 +16,7 @@ from dpsynth.marginal.estimate import (
     estimate_total,
     project_simplex,
 )
-from dpsynth.marginal.factor import Clique, Factor
+from dpsynth.marginal.factor import Factor
 from dpsynth.vault import Measurement
 from dpsynth_accounting import InvalidRequest
 from tests.marginal.brute_force import SIZES, Array, clique_sets, least_loss, project
@@ -76,6 +77,20 @@ def test_trees_are_solved_to_rounding(pairs: tuple[Clique, ...], sigma: float) -
         holder = fit.marginals[fit.tree.holder(clique) or 0]
         want = project(joint, list(SIZES), clique)
         np.testing.assert_allclose(holder.project(clique).values, want, atol=1e-4)
+
+
+def test_where_newton_does_not_end_mirror_descent_does() -> None:
+    """One row, and noise of thousands in cells next to ones of none."""
+    spread = np.array([[0.03125, 3451.56422, 0.03125], [4298.0, 8315.0, 0.796875]])
+    observations = [
+        Observation(("a",), np.zeros(2), np.full(2, 0.03125)),
+        Observation(("a", "b"), np.full((2, 3), 914.0), spread),
+        Observation(("b", "d"), np.zeros((3, 2)), np.full((3, 2), 9300.0)),
+        Observation(("d",), np.zeros(2), np.full(2, 0.5)),
+    ]
+    fit = estimate(observations, SIZES, total=1.0)
+    require_consistent(fit)
+    assert fit.gap <= 1e-4 * fit.loss
 
 
 @settings(max_examples=40, deadline=None)

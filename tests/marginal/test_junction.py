@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpsynth.marginal.factor import Clique
+from dpsynth.domain import Clique
 from dpsynth.marginal.junction import JunctionTree, subtree, triangulate
 from tests.marginal.brute_force import SIZES, clique_sets
 

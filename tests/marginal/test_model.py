@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 import dpsynth.marginal.elimination as elimination
-from dpsynth.domain import Domain
+from dpsynth.domain import Clique, Domain
 from dpsynth.marginal.compress import Coarsening
 from dpsynth.marginal.estimate import Observation, estimate
-from dpsynth.marginal.factor import Clique
 from dpsynth.marginal.model import MarginalModel
 from dpsynth.marginal.propagation import Propagation
 from dpsynth_accounting import InvalidRequest

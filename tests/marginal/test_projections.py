@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsynth.marginal.factor import Clique
+from dpsynth.domain import Clique
 from dpsynth.marginal.projections import Projections
 
 SIZES = {"a": 3, "b": 2, "c": 4, "d": 1, "e": 2}

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dpsynth.marginal.factor import Clique
+from dpsynth.domain import Clique
 from dpsynth.marginal.junction import JunctionTree
 from dpsynth.marginal.propagation import Propagation
 from tests.marginal.brute_force import SIZES, Array, clique_sets, explicit, project

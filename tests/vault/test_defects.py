@@ -18,6 +18,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Many
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from decimal import Decimal, getcontext
@@ -193,8 +194,8 @@ class Tuned:
     times: int
     name: str = "tuned"
 
-    def steps(self, columns: int) -> tuple[Measure, ...]:
-        return (Measure(columns, 1.0),)
+    def steps(self, columns: Many[str]) -> tuple[Measure, ...]:
+        return (Measure(len(columns), 1.0),)
 
     def run(self, block: Block) -> list[object]:
         names = [(name,) for name in block.domain.names]
@@ -303,7 +304,7 @@ def test_no_tuned_hyper_parameter_overruns_the_budget(
 
     def use() -> None:
         audit = Audit(statistics, 1, weight)
-        steps = (*method.steps(columns), audit)
+        steps = (*method.steps(schema.modelled), audit)
         with vault.reserve(steps, epsilon=epsilon, label="test") as block:
             model = method.run(block)
             asked = [Statistic(HasCode(code)) for code in range(statistics)]
@@ -747,7 +748,7 @@ def follows_from_n(make_vault: MakeVault, kind: type[Vault] = Vault) -> list[str
         table = TABLE.loc[np.arange(rows) % ROWS].assign(person=list(map(str, range(rows))))
         account = make_vault(table, OPEN, unit=PERSON, epsilon=3.0).account
         vault = kind(table, OPEN, account, unit=PERSON)
-        steps = (*vault.discovery(1.0), *dp.MST().steps(5), Audit(2, 1, 0.1))
+        steps = (*vault.discovery(1.0), *dp.MST().steps(OPEN.modelled), Audit(2, 1, 0.1))
         with vault.reserve(steps, epsilon=1, label="test") as block:
             pass
         seen.append(

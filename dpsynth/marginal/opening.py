@@ -1,0 +1,167 @@
+"""How every mechanism of a divided precision begins: one-way marginals, then coarse codes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from dpsynth.marginal.compress import Coarsening, coarsen
+from dpsynth.marginal.estimate import Fit, Observation, estimate, estimate_total
+from dpsynth.marginal.independent import require_columns
+from dpsynth.marginal.model import MarginalModel
+from dpsynth.vault import Block, Divide, Measure, Step
+from dpsynth_accounting import InvalidRequest
+
+_UNITS = 1 << 40  # shares are whole multiples of one part in so many
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """What is known after the one-way marginals.
+
+    Attributes:
+        block: The block that answered them.
+        ones: The one-way observation of every column, in fine codes.
+        total: Estimated number of rows.
+        precision: Of the Divide step that follows, in 1 / rows^2; 0 for a single column.
+        coarsening: The coarse codes that the noise allows.
+        seen: The one-way observations in coarse codes.
+    """
+
+    block: Block
+    ones: list[Observation]
+    total: float
+    precision: float
+    coarsening: Coarsening
+    seen: list[Observation]
+
+    @classmethod
+    def of(cls, block: Block, *, one_way: float, measuring: float, bins: int) -> Opening:
+        """Measure every column and choose coarse codes.
+
+        Args:
+            block: A block whose plan :func:`opening_steps` declared.
+            one_way: Share of the precision for the one-way marginals.
+            measuring: Share of the rest that will measure marginals.
+            bins: About how many coarse codes a column may have at most.
+        """
+        domain = block.domain
+        ones = [Observation.of(m) for m in block.measure([(name,) for name in domain.names])]
+        total = estimate_total(ones)
+        if len(ones) < 2:
+            fine = Coarsening.none({name: domain.size(name) for name in domain.names})
+            return cls(block, ones, total, 0.0, fine, ones)
+        # The steps split one precision, so what is left is known.
+        precision = len(ones) / float(ones[0].variance[0]) * (1 - one_way) / one_way
+        coarsening = coarsen(
+            ones,
+            {name: domain.ordered(name) for name in domain.names},
+            total,
+            bins=bins,
+            pair_sigma=math.sqrt(len(ones) / (measuring * precision)),
+        )
+        return cls(
+            block, ones, total, precision, coarsening, [coarsening.observe(one) for one in ones]
+        )
+
+    def fit(
+        self,
+        measured: Sequence[Observation] = (),
+        *,
+        steps: int = 100,
+        start: Fit | None = None,
+    ) -> Fit:
+        """Fit the one-way marginals and what was measured since, near ``start`` if it helps."""
+        near = None if start is None or start.tree.independent else start
+        return estimate(
+            [*self.seen, *measured],
+            self.coarsening.sizes,
+            total=self.total,
+            iterations=steps,
+            start=near,
+        )
+
+    def joined(self, again: Sequence[Observation]) -> Opening:
+        """Return the same with every column measured once more; the coarse codes stay."""
+        ones = [one.joined(other) for one, other in zip(self.ones, again, strict=True)]
+        return replace(self, ones=ones, seen=[self.coarsening.observe(one) for one in ones])
+
+    def model(self, fit: Fit) -> MarginalModel:
+        """Return the model of a fit, its fine codes from the one-way marginals."""
+        return MarginalModel.of(self.block.domain, fit, self.coarsening, self.ones)
+
+
+def opening_steps(columns: Sequence[str], one_way: float, answers: int) -> tuple[Step, ...]:
+    """Return the steps of a mechanism that begins so: what is left after it is divided.
+
+    Args:
+        columns: Names of the modelled columns.
+        one_way: Share of the precision for the one-way marginals.
+        answers: Greatest number of scores and marginals of the rest.
+
+    Raises:
+        InvalidRequest: If there is no column.
+    """
+    require_columns(columns)
+    if len(columns) < 2:
+        return (Measure(len(columns), 1.0),)
+    return (Measure(len(columns), one_way), Divide(answers, round(1 - one_way, 12)))
+
+
+def part(share: float) -> Fraction:
+    """Return a share as a fraction, a shade less, so that all of them add up to no more than 1."""
+    return Fraction(math.floor(share * (1 - 1e-9) * _UNITS), _UNITS)
+
+
+def require_shares(name: str, **shares: float) -> None:
+    """Refuse shares of a whole that are not above 0, or leave nothing of it.
+
+    Raises:
+        InvalidRequest: They make no plan.
+    """
+    require_positive(name, **shares)
+    if math.fsum(shares.values()) >= 1:
+        raise InvalidRequest(
+            f"{name} was asked for with {_said(shares)}.",
+            "Shares of the precision leave something for the rest: together they are below 1.",
+            "Leave them at their defaults.",
+        )
+
+
+def require_positive(name: str, **shares: float) -> None:
+    """Refuse shares that are not positive numbers.
+
+    Raises:
+        InvalidRequest: One is not.
+    """
+    if not all(math.isfinite(share) and share > 0 for share in shares.values()):
+        raise InvalidRequest(
+            f"{name} was asked for with {_said(shares)}.",
+            "Each share of the precision must be a positive number.",
+            "Leave them at their defaults.",
+        )
+
+
+def _said(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} = {share}" for key, share in shares.items())
+
+
+def require_least(name: str, **found: tuple[float, int]) -> None:
+    """Refuse numbers below their least.
+
+    Args:
+        name: The mechanism.
+        found: Each number and its least.
+
+    Raises:
+        InvalidRequest: One is below.
+    """
+    for key, (number, least) in found.items():
+        if not number >= least:
+            raise InvalidRequest(
+                f"{name} was asked for with {key} = {number}.",
+                f"It must be {least} or more.",
+                "Leave it at its default.",
+            )
