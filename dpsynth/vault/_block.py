@@ -83,6 +83,7 @@ class Block:
         self._begun: set[int] = set()
         self._kept: dict[tuple[Clique, tuple[str, ...]], NDArray[np.int64]] = {}
         self._counts_of: Mapping[str, NDArray[np.int32]] | None = None
+        self._room = MOST_KEPT
         self.refused = False
         self.plan = plan
 
@@ -278,7 +279,7 @@ class Block:
     def forget(self) -> None:
         """Drop the exact counts that were kept; called where the block ends."""
         self._kept.clear()
-        self._counts_of = None
+        self._counts_of, self._room = None, MOST_KEPT
 
     # -- shared machinery ------------------------------------------------------------------------
 
@@ -386,7 +387,8 @@ class Block:
         counts = self._kept.get(key)
         if counts is None:
             counts = marginal_counts(codes, clique, shape, coarse)
-            if sum(each.size for each in self._kept.values()) + counts.size <= MOST_KEPT:
+            if counts.size <= self._room:
+                self._room -= counts.size
                 self._kept[key] = counts
         return counts
 
