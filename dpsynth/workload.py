@@ -19,12 +19,14 @@ from dpsynth_accounting import InvalidRequest
 class _Term:
     """All sets of ``width`` columns that contain those of ``clique``, each with a weight.
 
-    Of a term of single columns the marginals are ``clique`` alone: ``width`` is its length.
+    Of a term of single columns the marginals are ``clique`` alone: ``width`` is its length. Where
+    it is ``ranged``, codes of the first column are asked in runs.
     """
 
     clique: Clique
     width: int
     weight: float
+    ranged: bool = False
 
     def importance(self, names: Sequence[str]) -> dict[str, float]:
         """Total weight of the term's marginals that contain each column."""
@@ -45,7 +47,8 @@ class _Term:
 class Workload:
     """The marginals that matter, and how much each does.
 
-    Made by :meth:`all`, :meth:`about` and :meth:`of`, added up, and multiplied by weights.
+    Made by :meth:`all`, :meth:`about`, :meth:`of` and :meth:`ranges`, added up, and multiplied by
+    weights.
 
     >>> likely = Workload.all(2) + 5 * Workload.about("income", 2)
     >>> likely.weights([("age", "sex"), ("age", "income")], ["age", "sex", "income"])
@@ -89,11 +92,26 @@ class Workload:
         return cls(tuple(_Term(each, len(each), 1.0) for each in sets))
 
     @classmethod
+    def ranges(cls, column: str, *others: str) -> Workload:
+        """Counts of ranges of a column in order, prefixes too, in each cell of the others if any.
+
+        A long range then has the noise of few counts: ``CliqueTree`` counts the column in blocks of
+        16 codes, of 256 and so on; rounds measure it in coarse codes. A column without order is
+        measured as any other.
+
+        Raises:
+            InvalidRequest: A column is named twice.
+        """
+        (term,) = cls.of((column, *others)).terms
+        return cls((replace(term, ranged=True),))
+
+    @classmethod
     def parse(cls, text: str) -> Workload:
         """Read what a recipe says: terms joined by ``+``, each with its weight in front if any.
 
-        A term is ``all:WIDTH``, ``about:COLUMN:WIDTH`` or ``of:COLUMN,COLUMN``; names that have one
-        of ``+*:,`` in them can only be used from Python.
+        A term is ``all:WIDTH``, ``about:COLUMN:WIDTH``, ``of:COLUMN,COLUMN`` or
+        ``ranges:COLUMN,COLUMN``; names that have one of ``+*:,`` in them can only be used from
+        Python.
 
         Raises:
             InvalidRequest: A term is none of these.
@@ -136,6 +154,11 @@ class Workload:
                 f"The modelled columns are {', '.join(names)}.",
                 "Name modelled columns; one that is dropped or a key is not.",
             )
+
+    def ranged(self, names: Sequence[str]) -> list[str]:
+        """The columns that are asked in ranges, in the order of ``names``."""
+        asked = {term.clique[0] for term in self.terms if term.ranged}
+        return [name for name in names if name in asked]
 
     def covers(self, clique: Clique) -> bool:
         """Whether the columns lie together in a marginal that matters."""
@@ -198,6 +221,8 @@ def _parsed(term: str) -> Workload:
                 made = Workload.about(column.strip(), int(width))
             case "of":
                 made = Workload.of(name.strip() for name in words.split(","))
+            case "ranges":
+                made = Workload.ranges(*(name.strip() for name in words.split(",")))
             case _:
                 raise ValueError
         return float(weight) * made if weight else made
@@ -206,7 +231,8 @@ def _parsed(term: str) -> Workload:
     except ValueError:
         raise InvalidRequest(
             f"A workload with the term {term!r} was asked for.",
-            "A term is all:WIDTH, about:COLUMN:WIDTH or of:COLUMN,COLUMN, after WEIGHT * if any.",
+            "A term is all:WIDTH, about:COLUMN:WIDTH, of:COLUMN,COLUMN or ranges:COLUMN,COLUMN, "
+            "after WEIGHT * if any.",
             "For pairs, and all triples with a target, write 'all:2 + about:TARGET:3'.",
         ) from None
 

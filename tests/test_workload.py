@@ -56,6 +56,14 @@ def test_recipes_can_say_it() -> None:
     text = "all:2 + 3*about:b:3 + 0.5 * of:d,e, a ,c + 0.5*of:e"
     assert Workload.parse(text) == MIXED
     assert Workload.parse(" all:3") == Workload.all()
+    assert Workload.parse("2 * ranges:a,b") == 2 * Workload.ranges("a", "b")
+
+
+def test_a_range_is_of_its_first_column() -> None:
+    asked = Workload.ranges("d", "a") + Workload.of(("e", "b"))
+    assert asked.ranged(NAMES) == ["d"]
+    assert asked.covers(("a", "d"))
+    assert Workload.all(2).ranged(NAMES) == []
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,7 @@ class _Adaptive:
         Raises:
             InvalidRequest: If there is no column, or the workload names one that is not there.
         """
-        self.workload.require(columns)
-        return opening_steps(columns, self.one_way, self._rounds(len(columns)))
+        return opening_steps(columns, self.workload, self.one_way, self._rounds(len(columns)))
 
     def run(self, block: Block) -> MarginalModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""

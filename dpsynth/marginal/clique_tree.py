@@ -26,6 +26,7 @@ from dpsynth.marginal.opening import (
     require_least,
     require_shares,
 )
+from dpsynth.marginal.ranges import MOST_LEVELS
 from dpsynth.vault import Block, Dividing, Step, Vault
 from dpsynth.workload import TRIPLES, Workload
 from dpsynth_accounting.budget import Number
@@ -79,43 +80,49 @@ class CliqueTree:
         Raises:
             InvalidRequest: If there is no column, or the workload names one that is not there.
         """
-        self.workload.require(columns)
         d = len(columns)
         candidates = math.comb(d, 2) + min(math.comb(d, 3), _TRIPLES * d)
         # In each pass a candidate may be scored, and measured.
-        return opening_steps(columns, self.one_way, 2 * self._passes(d) * candidates)
+        answers = 2 * self._passes(d) * candidates + MOST_LEVELS * len(
+            self.workload.ranged(columns)
+        )
+        return opening_steps(columns, self.workload, self.one_way, answers)
 
     def run(self, block: Block) -> MarginalModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
-        measuring = 1 - self.scoring / (1 - self.one_way)
+        scoring = self.scoring / (1 - self.one_way)
+        measuring = 1 - scoring
         opening = Opening.of(block, one_way=self.one_way, measuring=measuring, bins=self.bins)
-        fit, names = opening.fit(), list(opening.coarsening.sizes)
+        names = list(opening.coarsening.sizes)
         if len(names) < 2:
-            return opening.model(fit)
-        shared, passes = block.divide(), self._passes(len(names))
+            return opening.model(opening.fit())
+        shared = block.divide()
+        opening = opening.ranged(shared, self.workload)
+        fit, passes = opening.fit(), self._passes(len(names))
+        each = float(shared.left) / passes
         bounds = Bounds(opening.coarsening.sizes, self.most_cells)
         candidates, measured = self._wanted(pairs(names)), list[Observation]()
         for _ in range(passes):
-            found = self._scores(shared, fit, candidates, opening, passes)
+            found = self._scores(shared, fit, candidates, opening, scoring * each)
             picked = choose(
                 found,
                 bounds,
-                [each.clique for each in measured],
-                precision=opening.precision * measuring / passes,
+                [known.clique for known in measured],
+                precision=opening.precision * measuring * each,
                 weights=self.workload.weights(found, names),
             )
             if not picked:
                 break
-            shares = [part(share * measuring / passes) for share in picked.values()]
+            shares = [part(share * measuring * each) for share in picked.values()]
             answers = shared.measure(list(picked), shares, opening.coarsening.maps)
-            measured += [Observation.of(each) for each in answers]
+            measured += [Observation.of(answer) for answer in answers]
             fit = opening.fit(measured, start=fit)
             inside = self._wanted(triples(fit.tree))[: _TRIPLES * len(names)]
             candidates = self._wanted(pairs(names)) + inside
         if shared.left > _WORTH_USING:  # a pass found nothing worth its noise: better one-ways
             share = part(float(shared.left) / len(names))
             again = shared.measure([(name,) for name in names], [share] * len(names))
-            opening = opening.joined([Observation.of(each) for each in again])
+            opening = opening.joined([Observation.of(answer) for answer in again])
             fit = opening.fit(measured, start=fit)
         return opening.model(fit)
 
@@ -135,14 +142,13 @@ class CliqueTree:
         fit: Fit,
         candidates: Sequence[Clique],
         opening: Opening,
-        passes: int,
+        share: float,
     ) -> dict[Clique, float]:
         """Return what the distances between rows and model are at least likely to be, of a pass."""
         answers = dict(fit.answers(candidates))
         if not answers:
             return {}
-        share = part(self.scoring / (1 - self.one_way) / passes)
-        scores = shared.score(answers, share, opening.coarsening.maps)
+        scores = shared.score(answers, part(share), opening.coarsening.maps)
         # The greatest of many noisy scores is one of much noise: a score must stand out of its own.
         values = scores.values - scores.sigma
         return dict(zip(answers, values.tolist(), strict=True))

@@ -11,9 +11,12 @@ from dpsynth.marginal.compress import Coarsening, coarsen
 from dpsynth.marginal.estimate import Fit, Observation, estimate, estimate_total
 from dpsynth.marginal.independent import require_columns
 from dpsynth.marginal.model import MarginalModel
-from dpsynth.vault import Block, Divide, Measure, Step
+from dpsynth.marginal.ranges import consistent, levels
+from dpsynth.vault import Block, Divide, Dividing, Measure, Step
+from dpsynth.workload import Workload
 from dpsynth_accounting import InvalidRequest
 
+_MOST_RANGES = 0.2  # of what is divided, for all columns that are asked in ranges
 _UNITS = 1 << 40  # shares are whole multiples of one part in so many
 
 
@@ -83,28 +86,64 @@ class Opening:
             start=near,
         )
 
+    def ranged(self, shared: Dividing, workload: Workload) -> Opening:
+        """Return the same with the columns that are asked in ranges counted in blocks too.
+
+        Each level has the noise of the codes, or more where all levels together would take more
+        than a fifth of what is divided.
+        """
+        domain = self.block.domain
+        above = {
+            name: levels(domain.size(name), domain.ordered(name))
+            for name in workload.ranged(domain.names)
+        }
+        count = sum(map(len, above.values()))
+        if not count:
+            return self
+        share = min(1 / float(self.ones[0].variance[0]) / self.precision, _MOST_RANGES / count)
+        ones, seen = list(self.ones), list(self.seen)
+        for place, one in enumerate(self.ones):
+            (name,) = one.clique
+            found = [
+                (codes, Observation.of(shared.measure([(name,)], [part(share)], {name: codes})[0]))
+                for codes in above.get(name, ())
+            ]
+            if found:
+                coarse = self.coarsening.maps[name]
+                ones[place], seen[place] = consistent(one, found, coarse)
+        return replace(self, ones=ones, seen=seen)
+
     def joined(self, again: Sequence[Observation]) -> Opening:
         """Return the same with every column measured once more; the coarse codes stay."""
         ones = [one.joined(other) for one, other in zip(self.ones, again, strict=True)]
-        return replace(self, ones=ones, seen=[self.coarsening.observe(one) for one in ones])
+        seen = [
+            one.joined(self.coarsening.observe(other))
+            for one, other in zip(self.seen, again, strict=True)
+        ]
+        return replace(self, ones=ones, seen=seen)
 
     def model(self, fit: Fit) -> MarginalModel:
         """Return the model of a fit, its fine codes from the one-way marginals."""
         return MarginalModel.of(self.block.domain, fit, self.coarsening, self.ones)
 
 
-def opening_steps(columns: Sequence[str], one_way: float, answers: int) -> tuple[Step, ...]:
+def opening_steps(
+    columns: Sequence[str], workload: Workload | None, one_way: float, answers: int
+) -> tuple[Step, ...]:
     """Return the steps of a mechanism that begins so: what is left after it is divided.
 
     Args:
         columns: Names of the modelled columns.
+        workload: What matters, if the mechanism asks.
         one_way: Share of the precision for the one-way marginals.
         answers: Greatest number of scores and marginals of the rest.
 
     Raises:
-        InvalidRequest: If there is no column.
+        InvalidRequest: If there is no column, or the workload names one that is not there.
     """
     require_columns(columns)
+    if workload is not None:
+        workload.require(columns)
     if len(columns) < 2:
         return (Measure(len(columns), 1.0),)
     return (Measure(len(columns), one_way), Divide(answers, round(1 - one_way, 12)))

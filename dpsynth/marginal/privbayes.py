@@ -79,7 +79,7 @@ class PrivBayes:
         Raises:
             InvalidRequest: If there is no column.
         """
-        return opening_steps(columns, self.one_way, len(columns) - 1)
+        return opening_steps(columns, None, self.one_way, len(columns) - 1)
 
     def run(self, block: Block) -> MarginalModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
