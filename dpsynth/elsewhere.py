@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -21,6 +21,7 @@ from dpsynth.marginal.estimate import Observation, estimate
 from dpsynth.marginal.factor import union
 from dpsynth.marginal.junction import triangulate
 from dpsynth.marginal.model import MarginalModel
+from dpsynth.marginal.precision import Precision
 from dpsynth.schema import Schema
 from dpsynth.vault import Unit
 from dpsynth_accounting import Account, Event, Gaussian, InvalidRequest
@@ -93,6 +94,7 @@ def from_marginals(
     fitted = estimate(seen, sizes)
     ones = [Observation((n,), np.zeros(size), np.ones(size)) for n, size in sizes.items()]
     model = MarginalModel.of(domain, fitted, Coarsening.none(sizes), ones)
+    model = replace(model, precision=Precision.of((), seen))
     if event is None:
         shift = Fraction(unit.rows)  # at most so many rows, all of them in one cell
         event = accounting.Sequence(

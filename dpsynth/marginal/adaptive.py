@@ -18,7 +18,7 @@ import numpy as np
 
 from dpsynth.domain import Clique
 from dpsynth.marginal.choose import Bounds
-from dpsynth.marginal.estimate import Fit, Observation
+from dpsynth.marginal.estimate import Observation
 from dpsynth.marginal.model import MarginalModel
 from dpsynth.marginal.opening import (
     Opening,
@@ -90,7 +90,7 @@ class _Adaptive:
                 break
             if not taught:
                 share *= self._annealed
-        return opening.model(rounds.end())
+        return rounds.end()
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:
         """Fit a model to a vault's rows. Charges: epsilon and delta, before a row is read."""
@@ -196,9 +196,10 @@ class _Rounds:
         ((_, after),) = self._fit.answers([chosen])
         return float(np.abs(after - answers[chosen]).sum()) > noise[chosen]
 
-    def end(self) -> Fit:
-        """Fit once more, for longer."""
-        return self._opening.fit(self._measured, steps=_STEPS_LAST, start=self._fit)
+    def end(self) -> MarginalModel:
+        """Fit once more, for longer, and return the model."""
+        fit = self._opening.fit(self._measured, steps=_STEPS_LAST, start=self._fit)
+        return self._opening.model(fit, self._measured)
 
     def _room(self, divided: float) -> list[Clique]:
         """The candidates that the junction tree has room for by now: all that lie in its cliques.

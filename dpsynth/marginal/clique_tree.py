@@ -124,7 +124,7 @@ class CliqueTree:
             again = shared.measure([(name,) for name in names], [share] * len(names))
             opening = opening.joined([Observation.of(answer) for answer in again])
             fit = opening.fit(measured, start=fit)
-        return opening.model(fit)
+        return opening.model(fit, measured)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:
         """Fit a model to a vault's rows. Charges: epsilon and delta, before a row is read."""

@@ -26,14 +26,17 @@ from dpsynth.marginal.elimination import conditioned, joint, require_cells
 from dpsynth.marginal.estimate import Fit, Observation
 from dpsynth.marginal.factor import Factor, union
 from dpsynth.marginal.junction import Edge, JunctionTree
+from dpsynth.marginal.precision import Precision, standard_errors
 from dpsynth.marginal.sampling import sample_codes
 from dpsynth_accounting import InvalidRequest
+
+_UNKNOWN = Precision()
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 FORMAT = "dpsynth-marginal-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class MarginalModel:
         marginals: Consistent tables of the tree's cliques over coarse codes, each of sum ``rows``.
         maps: For each column, int64: the coarse code of each fine code.
         shares: For each column, float64: probability of each fine code given its coarse code.
+        precision: How noisily what it was fitted to was measured, if known.
     """
 
     domain: Domain
@@ -55,10 +59,16 @@ class MarginalModel:
     marginals: tuple[Factor, ...]
     maps: Mapping[str, Codes]
     shares: Mapping[str, Array]
+    precision: Precision = _UNKNOWN
 
     @classmethod
     def of(
-        cls, domain: Domain, fit: Fit, coarsening: Coarsening, ones: Sequence[Observation]
+        cls,
+        domain: Domain,
+        fit: Fit,
+        coarsening: Coarsening,
+        ones: Sequence[Observation],
+        measured: Sequence[Observation] = (),
     ) -> MarginalModel:
         """The model of a fit on coarse codes, its leaves taken from the fine one-way marginals.
 
@@ -67,6 +77,7 @@ class MarginalModel:
             fit: The fit, over every column of the domain.
             coarsening: The coarse codes it was made on.
             ones: The fine one-way observation of every column.
+            measured: What else was measured, over coarse codes.
         """
         tables = dict(zip(fit.tree.cliques, fit.marginals, strict=True))
         shares = {}
@@ -77,7 +88,8 @@ class MarginalModel:
             shares[name] = fine_shares(one, coarsening.maps[name], mass)
         maps = {name: coarsening.maps[name] for name in domain.names}
         ordered = {name: shares[name] for name in domain.names}
-        return cls(domain, fit.total, fit.tree, fit.marginals, maps, ordered)
+        precision = Precision.of(ones, measured)
+        return cls(domain, fit.total, fit.tree, fit.marginals, maps, ordered, precision)
 
     def sample_codes(self, n: int, *, rng: np.random.Generator) -> dict[str, NDArray[np.int32]]:
         """Draw ``n`` rows as codes, one int32 array (n,) a column; nothing is charged."""
@@ -124,14 +136,7 @@ class MarginalModel:
         Raises:
             InvalidRequest: If a column is unknown or repeated, or a table on the way is too large.
         """
-        unknown = [name for name in clique if name not in self.maps]
-        if unknown or len(set(clique)) != len(clique):
-            raise InvalidRequest(
-                f"A marginal over {clique} was asked of a model.",
-                f"Its columns must be distinct and among {tuple(self.maps)}.",
-                "Name each column once.",
-            )
-        require_cells(clique, math.prod(self.maps[name].size for name in clique))
+        self._require(clique)
         coarse = joint(self.tree, self.marginals, clique).values
         if not clique:
             return coarse
@@ -140,6 +145,41 @@ class MarginalModel:
             shape = [-1 if i == axis else 1 for i in range(len(clique))]
             fine = fine * self.shares[name].reshape(shape)
         return fine
+
+    def standard_errors(self, clique: Clique) -> Array:
+        """Standard deviations that noise leaves in :meth:`marginal`, float64 of its shape, in rows.
+
+        To first order, from the noise of the measured marginals that hold all the columns, each by
+        itself: a fit that also uses the others, and knows that counts are not negative, is closer.
+        They do not tell how far a model is off by what it left out. So they are NaN where no
+        measured marginal holds the columns, and after :meth:`given`.
+
+        Args:
+            clique: Distinct columns, in the order of the axes; one or more.
+
+        Raises:
+            InvalidRequest: As :meth:`marginal`, and of no column.
+        """
+        self._require(clique)
+        if not clique:
+            raise InvalidRequest(
+                "Standard errors over no columns were asked of a model.",
+                "They are those of the cells of a marginal.",
+                "Name a column.",
+            )
+        coarse = joint(self.tree, self.marginals, clique).values
+        ones = [joint(self.tree, self.marginals, (name,)).values for name in clique]
+        return standard_errors(clique, coarse, self.precision, self.maps, self.shares, ones)
+
+    def _require(self, clique: Clique) -> None:
+        unknown = [name for name in clique if name not in self.maps]
+        if unknown or len(set(clique)) != len(clique):
+            raise InvalidRequest(
+                f"A marginal over {clique} was asked of a model.",
+                f"Its columns must be distinct and among {tuple(self.maps)}.",
+                "Name each column once.",
+            )
+        require_cells(clique, math.prod(self.maps[name].size for name in clique))
 
     def given(self, values: Mapping[str, object]) -> MarginalModel:
         """The distribution of the rows that have some values: exact, and free.
@@ -175,7 +215,7 @@ class MarginalModel:
             shares[name] = np.where(alike, 0.0, shares[name])
             shares[name][code] = 1.0
         scaled = tuple(Factor(table.clique, table.values * within) for table in tables)
-        return replace(self, rows=rows, marginals=scaled, shares=shares)
+        return replace(self, rows=rows, marginals=scaled, shares=shares, precision=_UNKNOWN)
 
     def log_probability(self, frame: pd.DataFrame) -> Array:
         """Natural logarithm of the probability of the codes of each row, float64 (rows,).
@@ -219,6 +259,8 @@ class MarginalModel:
             "cliques": [list(clique) for clique in self.tree.cliques],
             "edges": [[e.child, e.parent, list(e.separator)] for e in self.tree.edges],
             "columns": list(self.maps),
+            "noise_of_codes": dict(self.precision.codes),
+            "noise_of_cells": [[list(c), v] for c, v in self.precision.cells.items()],
         }
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text.encode(), dtype=np.uint8)}
@@ -243,8 +285,10 @@ class MarginalModel:
             version = header["format_version"] if header["format"] == FORMAT else None
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise _not_a_model("It is not a model that was saved by dpsynth.") from error
-        if version != FORMAT_VERSION:
-            raise _not_a_model(f"This release reads format version {FORMAT_VERSION} only.")
+        if version == 1:  # did not say how noisily it was measured
+            header |= {"noise_of_codes": {}, "noise_of_cells": []}
+        elif version != FORMAT_VERSION:
+            raise _not_a_model(f"This release reads format versions 1 to {FORMAT_VERSION} only.")
         try:
             return _checked(cls._from(header, arrays))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -257,6 +301,7 @@ class MarginalModel:
         names = header["columns"]
         # A file may hold what a model is made of and nothing beside it.
         fields = {"format", "format_version", "domain", "rows", "cliques", "edges", "columns"}
+        fields |= {"noise_of_codes", "noise_of_cells"}
         tables = {f"table_{i}" for i in range(len(cliques))}
         tables |= {f"{part}_{i}" for part in ("map", "share") for i in range(len(names))}
         if header.keys() != fields or arrays.keys() != tables:
@@ -268,6 +313,10 @@ class MarginalModel:
             tuple(Factor(c, arrays[f"table_{i}"]) for i, c in enumerate(cliques)),
             {name: arrays[f"map_{i}"] for i, name in enumerate(names)},
             {name: arrays[f"share_{i}"] for i, name in enumerate(names)},
+            Precision(
+                {name: float(value) for name, value in header["noise_of_codes"].items()},
+                {tuple(clique): float(value) for clique, value in header["noise_of_cells"]},
+            ),
         )
 
 
@@ -320,6 +369,11 @@ def _checked(model: MarginalModel) -> MarginalModel:
         if not math.isclose(whole, model.rows, rel_tol=1e-6):
             raise ValueError("a table does not sum to the number of rows")
     _check_tree(model.tree)
+    noise = model.precision
+    if not set(union(noise.cells)) | set(noise.codes) <= set(names):
+        raise ValueError("a noise is of another column")
+    if not all(v > 0 and math.isfinite(v) for v in (*noise.cells.values(), *noise.codes.values())):
+        raise ValueError("a noise is not a positive number")
     return model
 
 

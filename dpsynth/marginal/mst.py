@@ -80,13 +80,13 @@ class MST:
         total = estimate_total(ones)
         ordered = {name: domain.ordered(name) for name in domain.names}
         coarsening = self._coarsening(ones, ordered, total)
-        seen = [coarsening.observe(one) for one in ones]
+        seen, measured = [coarsening.observe(one) for one in ones], list[Observation]()
         if len(domain.names) > 1:
             answers = _independent_pairs(seen, coarsening, total)
             tree = block.select(answers, _Forest(tuple(answers)), coarsening.maps)
-            seen += [Observation.of(m) for m in block.measure(tree, coarsening.maps)]
-        fitted = estimate(seen, coarsening.sizes, total=total)
-        return MarginalModel.of(domain, fitted, coarsening, ones)
+            measured = [Observation.of(m) for m in block.measure(tree, coarsening.maps)]
+        fitted = estimate(seen + measured, coarsening.sizes, total=total)
+        return MarginalModel.of(domain, fitted, coarsening, ones, measured)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:
         """Fit a model to a vault's rows. Charges: epsilon and delta, before a row is read."""

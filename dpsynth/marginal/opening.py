@@ -122,9 +122,9 @@ class Opening:
         ]
         return replace(self, ones=ones, seen=seen)
 
-    def model(self, fit: Fit) -> MarginalModel:
-        """Return the model of a fit, its fine codes from the one-way marginals."""
-        return MarginalModel.of(self.block.domain, fit, self.coarsening, self.ones)
+    def model(self, fit: Fit, measured: Sequence[Observation] = ()) -> MarginalModel:
+        """Return the model of a fit to these, its fine codes from the one-way marginals."""
+        return MarginalModel.of(self.block.domain, fit, self.coarsening, self.ones, measured)
 
 
 def opening_steps(

@@ -105,7 +105,7 @@ class PrivBayes:
             (answer,) = shared.measure([chosen], [part((1 - self.selection) * share)], maps)
             measured.append(Observation.of(answer))
             families.add(measured[-1])
-        return opening.model(opening.fit(measured))
+        return opening.model(opening.fit(measured), measured)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:
         """Fit a model to a vault's rows. Charges: epsilon and delta, before a row is read."""

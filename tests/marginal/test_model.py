@@ -218,7 +218,11 @@ def rewrite(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format_version": 2},
+        {"format_version": 3},
+        {"noise_of_codes": {"z": 1.0}},
+        {"noise_of_cells": [[["a", "z"], 1.0]]},
+        {"noise_of_cells": [[["a", "b"], -1.0]]},
+        {"noise_of_cells": [[["a", "b"], "x"]]},
         {"format": "another"},
         {"rows": 7.0},
         {"columns": ["a", "b"]},
@@ -245,8 +249,24 @@ def test_load_names_the_version_it_reads(tmp_path: Path) -> None:
     path = tmp_path / "model.npz"
     make_model(TREES[1]).save(path)
     rewrite(path, format_version=99)
-    with pytest.raises(InvalidRequest, match="format version 1 only"):
+    with pytest.raises(InvalidRequest, match="format versions 1 to 2 only"):
         MarginalModel.load(path)
+
+
+def test_the_first_format_is_still_read(tmp_path: Path) -> None:
+    path, model = tmp_path / "model.npz", make_model(TREES[1])
+    model.save(path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(arrays["header"].tobytes())
+    del header["noise_of_codes"], header["noise_of_cells"]
+    header["format_version"] = 1
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    with path.open("wb") as out:
+        np.savez(out, **arrays)
+    old = MarginalModel.load(path)
+    assert old.marginal(("a", "d")) == pytest.approx(model.marginal(("a", "d")))
+    assert np.isnan(old.standard_errors(("a",))).all()
 
 
 def plain_array() -> bytes:
