@@ -13,9 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import dpsynth_accounting as accounting
-from dpsynth.domain import Domain, resolve
+from dpsynth.domain import Clique, Domain, resolve
 from dpsynth.marginal.compress import Coarsening
 from dpsynth.marginal.estimate import Observation, estimate
 from dpsynth.marginal.factor import union
@@ -58,6 +59,7 @@ def from_marginals(
     source: str,
     by: str,
     event: Event | None = None,
+    impossible: Sequence[pd.DataFrame] = (),
 ) -> MarginalModel:
     """Fit a model to noisy marginals, and enter what they cost in the ledger.
 
@@ -73,12 +75,14 @@ def from_marginals(
         by: Who declares it.
         event: What was done to the rows; by default independent Gaussian noise of the stated
             scales, on counts to which a unit adds as many rows as ``unit`` allows.
+        impossible: Combinations of values that no row can have, each table's lines over its
+            columns. They are public knowledge, and get probability 0.
 
     Charges: nothing here; enters the event, at its least epsilon for ``delta``, as declared.
 
     Raises:
         InvalidRequest: A marginal has an unknown column or value, or lacks a cell; a column is in
-            none; or together they need too large a table. Nothing was entered.
+            none; together they need too large a table; or nothing is possible. Nothing was entered.
     """
     schema.require_confirmed()
     if schema.undeclared:
@@ -90,8 +94,9 @@ def from_marginals(
     domain = resolve(schema, categories={}, bounds={})
     seen = [_observation(domain, marginal) for marginal in marginals]
     sizes = {name: domain.size(name) for name in domain.names}
-    _require_fit(domain, seen, sizes)
-    fitted = estimate(seen, sizes)
+    zeros = dict(_cells(domain, table) for table in impossible)
+    _require_fit(domain, [*(one.clique for one in seen), *zeros], sizes)
+    fitted = estimate(seen, sizes, impossible=zeros)
     ones = [Observation((n,), np.zeros(size), np.ones(size)) for n, size in sizes.items()]
     model = MarginalModel.of(domain, fitted, Coarsening.none(sizes), ones)
     model = replace(model, precision=Precision.of((), seen))
@@ -132,20 +137,33 @@ def _observation(domain: Domain, marginal: NoisyMarginal) -> Observation:
     return Observation(clique, values.reshape(shape), np.full(shape, marginal.sigma**2))
 
 
-def _require_fit(domain: Domain, seen: Sequence[Observation], sizes: dict[str, int]) -> None:
+def _cells(domain: Domain, table: pd.DataFrame) -> tuple[Clique, NDArray[np.bool_]]:
+    """Return the columns of a table of values, and the cells that its lines are in."""
+    clique = tuple(map(str, table.columns))
+    if not clique or len(set(clique)) != len(clique) or not set(clique) <= set(domain.names):
+        raise InvalidRequest(
+            f"Impossible values of {clique} were given.",
+            f"Modelled columns are {', '.join(domain.names)}.",
+            "Name each column once.",
+        )
+    cells = np.zeros(domain.shape(clique), dtype=np.bool_)
+    cells[tuple(domain.codes(name, table[name]) for name in clique)] = True
+    return clique, cells
+
+
+def _require_fit(domain: Domain, cliques: Sequence[Clique], sizes: dict[str, int]) -> None:
     """Refuse marginals that leave a column out, or whose junction tree is too large."""
-    cliques = [one.clique for one in seen]
     lacking = [name for name in domain.names if name not in union(cliques)]
     if lacking:
         raise InvalidRequest(
-            f"A model was asked for of {len(seen)} marginals.",
+            f"A model was asked for of {len(cliques)} marginals.",
             f"None of them has {', '.join(map(repr, lacking))}.",
             "Measure every modelled column, or declare it as `drop`.",
         )
     largest = max(triangulate(cliques, sizes), key=domain.cells)
     if domain.cells(largest) > MOST_CELLS:
         raise InvalidRequest(
-            f"A model was asked for of {len(seen)} marginals.",
+            f"A model was asked for of {len(cliques)} marginals.",
             f"Together they need a table over {largest}, of more than {MOST_CELLS} cells.",
             "Give fewer marginals, or declare coarser columns.",
         )

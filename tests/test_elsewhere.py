@@ -49,6 +49,23 @@ def tables() -> list[dp.NoisyMarginal]:
 FACTS: dict[str, Any] = {"unit": dp.Row(), "delta": 1e-7, "source": "warehouse", "by": "ada"}
 
 
+def test_what_is_impossible_is_never_made(tmp_path: Path) -> None:
+    never = pd.DataFrame({"sex": ["m", "f"], "ward": ["north", None]})
+    model = dp.from_marginals(
+        SCHEMA, tables(), account=account_in(tmp_path), **FACTS, impossible=[never]
+    )
+    found = model.marginal(("ward", "sex"))
+    assert found[0, 1] == 0
+    assert found[2, 0] == 0
+    assert found.sum() == pytest.approx(model.rows)
+    (tmp_path / "other").mkdir()
+    account = account_in(tmp_path / "other")
+    for wrong in (pd.DataFrame({"z": [1]}), pd.DataFrame({"ward": ["west"]}), pd.DataFrame()):
+        with pytest.raises(InvalidRequest):
+            dp.from_marginals(SCHEMA, tables(), account=account, **FACTS, impossible=[wrong])
+    assert account.remaining()[0] == 9
+
+
 def test_the_model_agrees_with_what_was_measured(tmp_path: Path) -> None:
     model = dp.from_marginals(SCHEMA, tables(), account=account_in(tmp_path), **FACTS)
     assert model.rows == pytest.approx(3000, abs=60)

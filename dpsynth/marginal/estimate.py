@@ -111,6 +111,7 @@ def estimate(
     tolerance: float = 1e-2,
     iterations: int = 2000,
     start: Fit | None = None,
+    impossible: Mapping[Clique, NDArray[np.bool_]] | None = None,
 ) -> Fit:
     """Fit the model of least weighted squared error to noisy marginals.
 
@@ -127,9 +128,12 @@ def estimate(
         iterations: Steps after which it stops in any case; ``Fit.gap`` then says how far it got.
         start: A fit of the same columns, to some of the same observations, which mirror descent
             begins near; by default it begins at independence.
+        impossible: Structural zeros: of some sets of columns the cells that no row can be in, true
+            there. They have probability 0, exactly, in whatever the model is asked.
 
     Raises:
-        InvalidRequest: If a marginal does not fit ``sizes``, or ``total`` is not positive.
+        InvalidRequest: If a marginal does not fit ``sizes``, ``total`` is not positive, or the
+            structural zeros leave no cell.
     """
     rows = estimate_total(observations) if total is None else float(total)
     if not (math.isfinite(rows) and rows > 0):
@@ -139,11 +143,16 @@ def estimate(
             "Leave the total to be estimated: it is 1 at least.",
         )
     merged = _merge(observations, sizes)
-    tree = JunctionTree.build(merged, sizes)
+    zeros = {} if impossible is None else impossible
+    for clique, cells in zeros.items():
+        _check_shape(clique, cells.shape, sizes)
+    tree = JunctionTree.build([*merged, *zeros], sizes)
     for clique in tree.cliques:
         if len(clique) == 1 and clique not in merged:  # Nobody measured the column: uniform.
             size = sizes[clique[0]]
             merged[clique] = Observation(clique, np.full(size, rows / size), np.ones(size))
+    if zeros:
+        return _general(tree, merged, sizes, rows, (tolerance, iterations), start, zeros)
     if tree.independent:
         return _independent(tree, merged, sizes, rows)
     if all(clique in merged for clique in tree.cliques):
@@ -197,7 +206,7 @@ def _merge(
     place = {name: i for i, name in enumerate(sizes)}
     merged: dict[Clique, Observation] = {}
     for observation in observations:
-        _check(observation, sizes)
+        _check_shape(observation.clique, observation.values.shape, sizes)
         clique = tuple(sorted(observation.clique, key=place.__getitem__))
         new = observation.transpose(clique)
         if (old := merged.get(clique)) is not None:
@@ -206,11 +215,11 @@ def _merge(
     return merged
 
 
-def _check(observation: Observation, sizes: Mapping[str, int]) -> None:
-    shape = tuple(sizes.get(c, 0) for c in observation.clique)
-    if not observation.clique or observation.values.shape != shape:
+def _check_shape(clique: Clique, found: tuple[int, ...], sizes: Mapping[str, int]) -> None:
+    shape = tuple(sizes.get(c, 0) for c in clique)
+    if not clique or found != shape:
         raise InvalidRequest(
-            f"A fit was asked for with a marginal over {observation.clique}.",
+            f"A fit was asked for with a marginal over {clique}.",
             "Its axes must be the sizes of columns of the model.",
             "Give every column of the marginal, and its size, to the fit.",
         )
@@ -253,14 +262,39 @@ def _general(
     rows: float,
     limits: tuple[float, int],
     before: Fit | None,
+    zeros: Mapping[Clique, NDArray[np.bool_]] | None = None,
 ) -> Fit:
-    propagation, loss = Propagation(tree, sizes), Loss(tree, merged, sizes)
+    forbidden = _forbidden(tree, zeros or {}, sizes)
+    propagation, loss = Propagation(tree, sizes, forbidden), Loss(tree, merged, sizes)
+    if not math.isfinite(propagation.highest([np.zeros(shape) for shape in propagation.shapes])):
+        raise InvalidRequest(
+            "A fit was asked for with structural zeros.",
+            "Together they leave no cell that a row could be in.",
+            "Name only what no row can have.",
+        )
     start = _start(propagation, tree, merged, sizes, rows)
     if before is not None:
         start = _near(before, start, propagation, tree)
     tolerance, steps = limits
     end = Descent(propagation, loss, rows).run(start, tolerance=tolerance, steps=steps)
     return _fit(tree, end.tables, rows, end.loss, end.bound, end.steps)
+
+
+def _forbidden(
+    tree: JunctionTree, zeros: Mapping[Clique, NDArray[np.bool_]], sizes: Mapping[str, int]
+) -> dict[int, NDArray[np.bool_]]:
+    """Return the structural zeros as cells of the tree's cliques."""
+    found: dict[int, NDArray[np.bool_]] = {}
+    for clique, cells in zeros.items():
+        holder = tree.holder(clique)
+        if holder is not None:  # always: the tree was built of them too
+            whole = tree.cliques[holder]
+            ordered = tuple(name for name in whole if name in clique)
+            wide = np.moveaxis(cells, range(len(clique)), [ordered.index(c) for c in clique])
+            wide = wide.reshape(slots(whole, ordered, sizes))
+            shape = tuple(sizes[name] for name in whole)
+            found[holder] = found.get(holder, np.zeros(shape, dtype=np.bool_)) | wide
+    return found
 
 
 def _near(

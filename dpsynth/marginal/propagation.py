@@ -29,6 +29,8 @@ class Propagation:
     Args:
         tree: The junction tree.
         sizes: Number of codes of each column.
+        forbidden: Of some cliques the cells that no row can be in: minus infinity whatever their
+            potential.
 
     >>> tree = JunctionTree.build([("a",), ("b",)], {"a": 2, "b": 2})
     >>> tables, _ = Propagation(tree, {"a": 2, "b": 2}).marginals([np.zeros(2), np.zeros(2)], 8.0)
@@ -36,7 +38,13 @@ class Propagation:
     [array([4., 4.]), array([4., 4.])]
     """
 
-    def __init__(self, tree: JunctionTree, sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        tree: JunctionTree,
+        sizes: Mapping[str, int],
+        forbidden: Mapping[int, NDArray[np.bool_]] | None = None,
+    ) -> None:
+        self._forbidden = forbidden or {}
         self.shapes = [tuple(sizes[c] for c in clique) for clique in tree.cliques]
         self._edges = [
             (
@@ -57,8 +65,17 @@ class Propagation:
             potentials: Log-potentials of the cliques; minus infinity forbids a cell.
             total: What each table of counts sums to.
         """
-        quick = self._multiplied(potentials, total)
-        return self._in_logarithms(potentials, total) if quick is None else quick
+        allowed = self._allowed(potentials)
+        quick = self._multiplied(allowed, total)
+        return self._in_logarithms(allowed, total) if quick is None else quick
+
+    def _allowed(self, potentials: Sequence[Array]) -> Sequence[Array]:
+        if not self._forbidden:
+            return potentials
+        found = list(potentials)
+        for i, cells in self._forbidden.items():
+            found[i] = np.where(cells, -np.inf, potentials[i])
+        return found
 
     def _multiplied(
         self, potentials: Sequence[Array], total: float
@@ -117,7 +134,7 @@ class Propagation:
 
     def highest(self, scores: Sequence[Array]) -> float:
         """The greatest sum of scores over all joint cells: max-sum in place of sum-product."""
-        best = [score.copy() for score in scores]
+        best = [score.copy() for score in self._allowed(scores)]
         for child, parent, away, _, _, there in self._edges:
             best[parent] += best[child].max(axis=away).reshape(there)
         return float(best[0].max())

@@ -256,3 +256,53 @@ def test_the_same_measurements_give_the_same_bits() -> None:
     for one, other in zip(first.marginals, second.marginals, strict=True):
         assert isinstance(one, Factor)
         assert one.values.tobytes() == other.values.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_structural_zeros_against_least_squares_without_those_cells(seed: int) -> None:
+    """One measured marginal over all columns: the possible cells are a simplex of their own."""
+    rng = np.random.default_rng(seed)
+    sizes = {"a": 3, "b": 4, "c": 2}
+    clique: Clique = ("c", "a", "b")
+    zeros = {("b", "a"): rng.random((4, 3)) < 0.4, ("c",): np.array([False, False])}
+    values = rng.uniform(-5, 40, (2, 3, 4))
+    seen = Observation(clique, values, np.full(values.shape, 4.0))
+    fit = estimate([seen], sizes, total=200.0, tolerance=1e-8, impossible=zeros)
+    (table,) = (each.transpose(clique).values for each in fit.marginals)
+    possible = np.broadcast_to(~zeros["b", "a"].T, values.shape)
+    want = np.zeros_like(values)
+    want[possible] = project_simplex(values[possible], 200.0)
+    assert (table[~possible] == 0).all()
+    np.testing.assert_allclose(table, want, atol=0.05)
+
+
+def test_structural_zeros_between_cliques_reach_every_marginal() -> None:
+    """A chain in which one code of the middle column has no neighbour that is possible."""
+    rng = np.random.default_rng(3)
+    sizes = {"a": 3, "b": 4, "c": 3}
+    zeros = {("a", "b"): np.zeros((3, 4), dtype=bool)}
+    zeros["a", "b"][:, 2] = True
+    pairs: list[Clique] = [("a", "b"), ("b", "c")]
+    seen = [
+        Observation(
+            pair,
+            rng.uniform(5, 30, [sizes[c] for c in pair]),
+            np.full([sizes[c] for c in pair], 4.0),
+        )
+        for pair in pairs
+    ]
+    for start in (None, estimate(seen, sizes, total=150.0)):
+        fit = estimate(seen, sizes, total=150.0, tolerance=1e-6, start=start, impossible=zeros)
+        tables = {each.clique: each.values for each in fit.marginals}
+        assert (tables["a", "b"][:, 2] == 0).all()
+        assert (tables["b", "c"][2] == 0).all()
+        assert tables["b", "c"].sum() == pytest.approx(150.0)
+
+
+def test_zeros_everywhere_are_refused() -> None:
+    seen = [Observation(("a",), np.full(3, 9.0), np.ones(3))]
+    zeros = {("a",): np.ones(3, dtype=bool)}
+    with pytest.raises(InvalidRequest, match="no cell"):
+        estimate(seen, {"a": 3, "b": 2}, impossible=zeros)
+    with pytest.raises(InvalidRequest, match="sizes"):
+        estimate(seen, {"a": 3, "b": 2}, impossible={("b",): np.ones(3, dtype=bool)})
