@@ -276,10 +276,10 @@ class Block:
         )
         return Audited(counts, found["distance"], math.sqrt(float(distance_noise)))
 
-    def forget(self) -> None:
-        """Drop the exact counts that were kept; called where the block ends."""
+    def end(self) -> None:
+        """Drop the exact counts that were kept, and keep no more; called where the block ends."""
         self._kept.clear()
-        self._counts_of, self._room = None, MOST_KEPT
+        self._room = 0
 
     # -- shared machinery ------------------------------------------------------------------------
 
@@ -381,7 +381,8 @@ class Block:
         """Return exact counts, kept while there is room: a mechanism of many rounds asks again."""
         codes, maps = self._vault._training(), coarse or {}
         if codes is not self._counts_of:  # coded in another domain since
-            self.forget()
+            self._room += sum(each.size for each in self._kept.values())
+            self._kept.clear()
             self._counts_of = codes
         key = (clique, tuple(_hashed(maps[name]) if name in maps else "" for name in clique))
         counts = self._kept.get(key)

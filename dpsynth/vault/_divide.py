@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Dividing:
     def __init__(self, block: Block, index: int, event: GaussianBlock) -> None:
         self._block, self._index = block, index
         self._division, self._parts = Division(event), 0
+        self._lock = threading.Lock()
 
     @property
     def left(self) -> Fraction:
@@ -98,6 +100,7 @@ class Dividing:
             BudgetExceeded: It takes more than is left.
         """
         block, k = self._block, self._block.unit.rows
+        candidates = dict(candidates)  # what is counted is what is asked
         self._require_some(candidates)
         block._require_counts(candidates, coarse)
         (sigma2,) = self._take([(k * k * len(candidates), len(candidates), share)])
@@ -138,6 +141,7 @@ class Dividing:
             BudgetExceeded: It takes more than is left.
         """
         block, k = self._block, self._block.unit.rows
+        candidates = dict(candidates)
         self._require_some(candidates)
         block._require_counts(candidates, coarse)
         if not candidates.keys() <= weights.keys() & offsets.keys():
@@ -145,17 +149,20 @@ class Dividing:
         scales = {clique: (weights[clique], offsets[clique]) for clique in candidates}
         for clique, (weight, offset) in scales.items():
             rows = int(np.abs(candidates[clique]).sum())
-            if not (1 <= weight <= MOST_WEIGHT and max(abs(offset), rows) <= MOST_ROWS):
+            # A float would be rounded where scores are great, by more than a unit moves them.
+            whole = type(weight) is int and type(offset) is int
+            if not (whole and 1 <= weight <= MOST_WEIGHT and max(abs(offset), rows) <= MOST_ROWS):
                 raise block._refused("A choice was asked for with an impossible weight or offset.")
         event = choice_within(self._checked(share) * self._division.block.precision)
-        self._division.take(event)
+        with self._lock:
+            self._division.take(event)
         request = block._request(
             choose=str(event.epsilon),
             scales=list(scales.values()),
             coarse=coarse,
             candidates=candidates,
         )
-        sensitivity = k * max(weights[clique] for clique in candidates)
+        sensitivity = k * max(weight for weight, _ in scales.values())
 
         def draw() -> bytes:
             far = block._distances(candidates, coarse)
@@ -221,17 +228,18 @@ class Dividing:
         Args:
             wanted: Of each answer its squared sensitivity, its shifts, and its share.
         """
-        found, before = [], (self._division.left, self._division.shifts_left)
         precision = self._division.block.precision
-        try:
-            for l2_squared, shifts, share in wanted:
-                sigma2 = rational_up(l2_squared / (self._checked(share) * precision)) + _SMOOTHING
-                sigma2 = max(sigma2, self._division.block.least_sigma2)
-                self._division.take(DiscreteGaussian(sigma2, l2_squared, shifts))
-                found.append(sigma2)
-        except BaseException:
-            self._division.left, self._division.shifts_left = before  # all of them, or none
-            raise
+        with self._lock:  # what another thread takes meanwhile must not be handed back
+            found, before = [], (self._division.left, self._division.shifts_left)
+            try:
+                for l2_squared, shifts, share in wanted:
+                    exact = l2_squared / (self._checked(share) * precision)
+                    sigma2 = max(rational_up(exact) + _SMOOTHING, self._division.block.least_sigma2)
+                    self._division.take(DiscreteGaussian(sigma2, l2_squared, shifts))
+                    found.append(sigma2)
+            except BaseException:
+                self._division.left, self._division.shifts_left = before  # all of them, or none
+                raise
         return found
 
     def _checked(self, share: Fraction) -> Fraction:

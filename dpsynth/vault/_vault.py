@@ -288,7 +288,7 @@ class Vault:
                     reservation.void()
             raise
         finally:
-            block.forget()
+            block.end()
         if not block.refused:
             reservation.commit()
 

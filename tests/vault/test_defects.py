@@ -952,6 +952,7 @@ def test_noise_and_counts_are_whole_numbers(
 
 MEMBERS = re.compile(r"(header|table_[0-9]+|map_[0-9]+|share_[0-9]+)\.npy")
 HEADER = {"format", "format_version", "domain", "rows", "cliques", "edges", "columns"}
+HEADER |= {"noise_of_codes", "noise_of_cells"}
 DOMAIN = {"format_version", "columns", "output", "facts"}
 
 

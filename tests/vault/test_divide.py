@@ -133,6 +133,8 @@ def test_a_choice_is_likelier_the_higher_its_score_as_the_share_pays_for(
         {"weights": dict.fromkeys(ONES, 1 << 17)},
         {"offsets": dict.fromkeys(ONES, 1 << 45)},
         {"offsets": {}},
+        {"weights": dict.fromkeys(ONES, 1.0)},
+        {"offsets": dict.fromkeys(ONES, 0.5)},
     ],
 )
 def test_impossible_weights_and_offsets_are_refused(
@@ -182,9 +184,10 @@ def test_exact_counts_are_kept_for_the_block_and_no_longer(
             step.score({("a",): np.zeros(2, np.int64)}, Fraction(1, 8), halves)
         assert counted == [*ONES, ("a",)]
         assert len(block._kept) == 3
-        monkeypatch.setattr(_block, "MOST_KEPT", 0)
+        block._room = 0
         step.score({("b",): np.zeros(2, np.int64)}, Fraction(1, 8))
         assert len(block._kept) == 3
+    step.choose(ONES, Fraction(1, 16), **EQUAL)  # after the end still paid for, and not kept
     assert block._kept == {}
 
 
