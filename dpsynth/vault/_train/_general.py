@@ -23,8 +23,16 @@ Gradients = dict[nn.Parameter, Tensor]
 _REFUSED = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError)
 
 
-def per_record(module: nn.Module, loss: Loss, records: Tensor) -> Gradients:
+def per_record(
+    module: nn.Module, loss: Loss, records: Tensor, *, touched: bool = True
+) -> Gradients:
     """Return the gradient of each record's loss.
+
+    Args:
+        module: What is trained; it is left as it was.
+        loss: Maps the module and records (batch, ...) to the loss of each, float (batch,).
+        records: (batch, ...), at least one.
+        touched: Whether they are private, as an error has to say.
 
     Raises:
         InvalidRequest: Neither torch nor Opacus can take the module apart.
@@ -41,7 +49,7 @@ def per_record(module: nn.Module, loss: Loss, records: Tensor) -> Gradients:
         "Neither torch.func.vmap nor Opacus can compute them.",
         "Use layers that one of them supports: nn.Linear, nn.Embedding, nn.Conv*, nn.LayerNorm, "
         "nn.GroupNorm, MaskedLinear, CodesLinear, or Opacus' DPGRU, DPLSTM and DPRNN.",
-        touched=True,
+        touched=touched,
     )
 
 
