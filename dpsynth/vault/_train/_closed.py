@@ -9,6 +9,7 @@ float32 row overflows or vanishes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -25,9 +26,10 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 Sums = dict[Tensor, Tensor]
 """The running sum of clipped gradients of each trainable parameter."""
 
-_HUGE = 1e66
-"""Greatest squared norm of a row that goes into a product: of larger ones the product with a tiny
-factor is not exact enough in float32, and what is larger counts as not finite."""
+_LARGEST = {torch.float32: 1e18, torch.float64: 1e66}
+"""Greatest squared norm of a row that goes into a layer, by the precision of the formulas. In
+float32, what rounding adds to the other factor would matter beyond it; beyond the second, the sum
+of clipped gradients, which is in float32 again, is not exact enough whatever the norm."""
 
 
 class Rule(Protocol):
@@ -46,7 +48,8 @@ class Rule(Protocol):
             g: (units, records, outputs), gradients with respect to what came out.
 
         Returns:
-            float64 (units, records, records).
+            float64 (units, records, records), rounded up. In float32, what is too large for the
+            formulas is not finite: it is to be asked for again in float64.
         """
         ...
 
@@ -64,7 +67,7 @@ class _Linear:
         out = _products(g)
         if not linear.weight.requires_grad:
             return out
-        return out.mul_(_tamed(_products(a)).add_(_trains(linear.bias)))
+        return out.mul_(_tamed(_products(a), a.dtype).add_(_trains(linear.bias)))
 
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
         linear = cast(nn.Linear, layer)
@@ -87,7 +90,7 @@ class _Masked(_Linear):
         found = wide.new_empty(units, records, records)
         for r in range(records):
             pairs = (g[:, r : r + 1] * g[:, r:]).flatten(0, 1)
-            seen = (pairs @ masked.mask).view(units, records - r, -1)
+            seen = (pairs @ masked.mask.to(pairs.dtype)).view(units, records - r, -1)
             products = (wide[:, r : r + 1] * wide[:, r:]).mul_(seen).sum(2)
             if masked.bias is not None and masked.bias.requires_grad:
                 products.add_(pairs.sum(1, dtype=torch.float64).view(units, -1))
@@ -99,7 +102,7 @@ class _Masked(_Linear):
         excess = 2 * records * (outputs + 4) * torch.finfo(g.dtype).eps
         diagonal = found.diagonal(dim1=1, dim2=2)
         diagonal.mul_(1 + excess)
-        diagonal.masked_fill_(wide.square().sum(2) > _HUGE, torch.inf)
+        diagonal.masked_fill_(_tamed(wide.square().sum(2), a.dtype).isinf(), torch.inf)
         return found
 
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
@@ -181,7 +184,9 @@ def layers(module: nn.Module) -> dict[nn.Module, Rule] | None:
     found: dict[nn.Module, Rule] = {}
     owned: set[nn.Parameter] = set()
     for layer in module.modules():
-        own = {name: p for name, p in layer.named_parameters(recurse=False) if p.requires_grad}
+        own = {
+            name: p for name, p in layer._parameters.items() if p is not None and p.requires_grad
+        }
         if not own:
             continue
         rule = _RULES.get(type(layer))  # exact: a subclass may compute anything
@@ -230,7 +235,7 @@ def trace(
     uses = _uses(losses.grad_fn)
     for layer in rules:
         most = 1 if layer in seen else 0
-        if any(uses.get(p, 0) > most for p in layer.parameters(recurse=False)):
+        if any(uses.get(p, 0) > most for p in layer._parameters.values() if p is not None):
             return None
     if not seen:
         return losses, []
@@ -273,15 +278,26 @@ def _uses(start: Node | None) -> dict[Tensor, int]:
 
 
 def _products(x: Tensor) -> Tensor:
-    """Return the float64 (units, records, records) inner products of the rows of each unit."""
-    wide = x.to(torch.float64, copy=True)
-    if x.shape[1] == 1:
-        return wide.square_().sum(2, keepdim=True)
-    return torch.bmm(wide, wide.transpose(1, 2))
+    """Return the float64 (units, records, records) inner products of the rows of each unit.
+
+    Those of single float32 rows are rounded up: by the rounding of a sum of squares in any order,
+    and by what squares below the smallest normal number lose.
+    """
+    if x.shape[1] > 1:
+        wide = x.double()
+        return torch.bmm(wide, wide.transpose(1, 2))
+    if x.dtype == torch.float64:
+        return x.square().sum(2, keepdim=True)
+    columns, kind = x.shape[2], torch.finfo(x.dtype)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=2, keepdim=True).double()
+    return (
+        norms.mul_(1 + (columns + 4) * kind.eps / 2).add_(math.sqrt(columns * kind.tiny)).square_()
+    )
 
 
-def _tamed(products: Tensor) -> Tensor:
-    return products.masked_fill_(products > _HUGE, torch.inf)
+def _tamed(products: Tensor, dtype: torch.dtype) -> Tensor:
+    """Replace what is too large for formulas in this precision by infinity."""
+    return products.masked_fill_(~(products <= _LARGEST[dtype]), torch.inf)
 
 
 def _trains(bias: Tensor | None) -> int:

@@ -88,7 +88,7 @@ def _by_opacus(module: nn.Module, loss: Loss, records: Tensor) -> Gradients:
         from opacus import GradSampleModule
 
         parameters = [p for p in module.parameters() if p.requires_grad]
-        with _grads_kept(parameters):
+        with _kept(module):
             hooked = GradSampleModule(module, loss_reduction="sum", strict=True)
             try:
                 losses = loss(module, records)
@@ -114,13 +114,24 @@ def _sample(p: nn.Parameter, batch: int) -> Tensor:
 
 
 @contextmanager
-def _grads_kept(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Put every ``grad`` back as it was."""
-    kept = [p.grad for p in parameters]
+def _kept(module: nn.Module) -> Iterator[None]:
+    """Put back every attribute, hook and ``grad``: what Opacus leaves may hold records."""
+    layers, parameters = list(module.modules()), list(module.parameters())
+    attributes = [dict(vars(each)) for each in (*layers, *parameters)]
+    hooks = [(layer._forward_hooks, layer._backward_hooks) for layer in layers]
+    hooked = [[dict(each) for each in pair] for pair in hooks]
+    grads = [p.grad for p in parameters]
     for p in parameters:
         p.grad = None
     try:
         yield
     finally:
-        for p, grad in zip(parameters, kept, strict=True):
+        for owner, own in zip((*layers, *parameters), attributes, strict=True):
+            vars(owner).clear()
+            vars(owner).update(own)
+        for pair, before in zip(hooks, hooked, strict=True):
+            for now, old in zip(pair, before, strict=True):
+                for added in now.keys() - old.keys():
+                    del now[added]
+        for p, grad in zip(parameters, grads, strict=True):
             p.grad = grad

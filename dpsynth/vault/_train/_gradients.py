@@ -130,7 +130,7 @@ def _batches(units: Tensor, physical: int) -> Iterator[_Batch]:
     start = stop = 0
     for size, left in enumerate(torch.bincount(sizes).tolist()[1:], 1):
         while left:
-            number = min(left, (physical - (stop - start)) // size)
+            number = min(left, max(physical - (stop - start), 0) // size)
             if not number and stop > start:
                 yield _Batch(order[start:stop], runs)
                 start, runs = stop, []
@@ -159,14 +159,10 @@ def _add_closed(
     found, start = [], 0
     for size, number in runs:
         stop = start + size * number
-        gram = None
-        for each in layers:
-            a, g = each.a[start:stop], each.g[start:stop]
-            a, g = (x.reshape(number, size, *x.shape[1:]) for x in (a, g))
-            part = each.rule.gram(each.layer, a, g)
-            gram = part if gram is None else gram.add_(part)
-        if gram is not None:
-            found.append(_factors(_squares(gram), clip).repeat_interleave(size))
+        squares = _squares(_gram(layers, start, size, number))
+        if not bool(squares.isfinite().all()):
+            squares = _squares(_gram(layers, start, size, number, torch.float64))
+        found.append(_factors(squares, clip).repeat_interleave(size))
         start = stop
     factors = found[0] if len(found) == 1 else torch.cat(found)
     kept = factors > 0
@@ -178,6 +174,21 @@ def _add_closed(
             if a.is_floating_point():
                 a = a.masked_fill(~kept.unsqueeze(1), 0.0)
         each.rule.add(each.layer, a, g * factors.to(g.dtype).unsqueeze(1), sums)
+
+
+def _gram(
+    layers: list[Traced], start: int, size: int, number: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return the inner products of the whole gradients of the records of each of some units."""
+    total: Tensor | None = None
+    for each in layers:
+        rows = slice(start, start + size * number)
+        a, g = (x[rows].reshape(number, size, *x.shape[1:]) for x in (each.a, each.g))
+        if dtype is not None:
+            a, g = a.to(dtype) if a.is_floating_point() else a, g.to(dtype)
+        part = each.rule.gram(each.layer, a, g)
+        total = part if total is None else total.add_(part)
+    return total if total is not None else torch.zeros(number, size, size)
 
 
 def _squares(gram: Tensor) -> Tensor:

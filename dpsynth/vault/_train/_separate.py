@@ -78,13 +78,15 @@ def _seen(module: nn.Module, loss: Loss, records: Tensor) -> list[Tensor]:
     losses = loss(module, records)
     if losses.shape != (len(records),) or not losses.is_floating_point():
         raise _refused(module, "It gives something else than one number for each record.", "sums")
-    if traced is not None:
+    if not sums:
+        seen = []
+    elif traced is not None:
         seen = [x for each in traced[1] for x in (each.a, each.g)]
         for each in traced[1]:
             each.rule.add(each.layer, each.a, each.g, sums)
     else:
         gradients = _general.per_record(module, loss, records, touched=False)
-        seen = list(gradients.values())
+        seen = [torch.cat([gradient.flatten(1) for gradient in gradients.values()], 1)]
         for p, gradient in gradients.items():
             sums[p] = gradient.sum(0)
     _require_whole(module, losses, sums)
@@ -96,9 +98,10 @@ def _require_whole(module: nn.Module, losses: Tensor, sums: Sums) -> None:
     if not sums or not losses.requires_grad:
         return
     plain = torch.autograd.grad(losses.sum(), list(sums), allow_unused=True)
-    for own, found in zip(sums.values(), plain, strict=True):
-        if not _close(own, torch.zeros_like(own) if found is None else found, 1e-3):
-            raise _refused(module, "Its gradients do not follow from its layers alone.", "hooks")
+    found = [torch.zeros_like(p) if g is None else g for p, g in zip(sums, plain, strict=True)]
+    one, other = (torch.cat([x.flatten() for x in parts]) for parts in (sums.values(), found))
+    if not _close(one, other, 1e-3):
+        raise _refused(module, "Its gradients do not follow from its layers alone.", "hooks")
 
 
 def _require_equal(
@@ -159,7 +162,7 @@ def _same(before: list[tuple[object, int]], after: list[tuple[object, int]]) -> 
 # -- random draws held still -----------------------------------------------------------------------
 
 
-class _Still(TorchDispatchMode):
+class _Still(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Gives every random draw the same value, so that runs on other batches can be compared."""
 
     def __torch_dispatch__(
@@ -176,5 +179,5 @@ class _Still(TorchDispatchMode):
 @contextmanager
 def _still(device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _Still():
+    with torch.random.fork_rng(devices=devices), _Still():  # type: ignore[no-untyped-call]
         yield
