@@ -420,6 +420,24 @@ def test_losses_that_are_not_finite_add_nothing(value: float) -> None:
     assert distance(found, expected) < 1e-4
 
 
+@pytest.mark.parametrize("most", [1, 4])
+@pytest.mark.parametrize("make", [made, coded])
+def test_equal_records_of_codes_hold_too(make: Callable[[], nn.Module], most: int) -> None:
+    records = codes(1).expand(12, -1)
+    assert excess(clipped_sum, make(), lambda m, x: 50 * m(x).sum(1), records, most) <= 1 + 1e-5
+
+
+def test_a_huge_unit_moves_no_other_units_factor() -> None:
+    """Each factor is rounded up by a part of itself: 2,000 such parts, were they to go, add up."""
+    module, records = nn.Linear(512, 4), torch.randn(1, 512).repeat(2001, 1)
+    units = torch.arange(2001)
+    for value in (torch.nan, 1e25):
+        records[-1] = value
+        whole = clipped_sum(module, squares, records, units, 2001, CLIP, 4096)
+        less = clipped_sum(module, squares, records[:-1], units[:-1], 2000, CLIP, 4096)
+        assert distance(whole, less) < 1e-3 * CLIP
+
+
 def clips_each_record(
     module: nn.Module, loss: Loss, records: Tensor, units: Tensor, count: int, clip: float
 ) -> list[Tensor]:

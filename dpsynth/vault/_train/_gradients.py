@@ -160,8 +160,11 @@ def _add_closed(
     for size, number in runs:
         stop = start + size * number
         squares = _squares(_gram(layers, start, size, number))
-        if not bool(squares.isfinite().all()):
-            squares = _squares(_gram(layers, start, size, number, torch.float64))
+        sound = squares.isfinite()
+        if not bool(sound.all()):
+            # Only there: the rest keep their rounding, so that no unit moves another's factor.
+            exact = _squares(_gram(layers, start, size, number, torch.float64))
+            squares = torch.where(sound, squares, exact)
         found.append(_factors(squares, clip).repeat_interleave(size))
         start = stop
     factors = found[0] if len(found) == 1 else torch.cat(found)
