@@ -191,6 +191,12 @@ def test_coarse_numbers_are_refused() -> None:
         require_separate(mlp().bfloat16(), squares, torch.randn(6, 6).bfloat16())
     with torch.autocast("cpu"), pytest.raises(InvalidRequest, match="single precision"):
         clipped_sum(mlp(), squares, torch.randn(6, 6), torch.arange(6), 6, 1.0)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(InvalidRequest, match="single precision"):
+            require_separate(mlp(), squares, torch.randn(6, 6))
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize(

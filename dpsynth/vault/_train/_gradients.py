@@ -92,8 +92,8 @@ def require_plain(module: nn.Module) -> None:
                 "It mixes the records of a batch, so no record's part can be bounded.",
                 "Use nn.GroupNorm or nn.LayerNorm.",
             )
+    coarse = _is_coarse()
     for p in module.parameters():
-        coarse = p.is_cuda and torch.get_float32_matmul_precision() != "highest"
         mixed = torch.is_autocast_enabled(p.device.type)
         if p.dtype not in (torch.float32, torch.float64) or coarse or mixed:
             raise InvalidRequest(
@@ -101,6 +101,14 @@ def require_plain(module: nn.Module) -> None:
                 "Their rounding could exceed the clip.",
                 "Use float32 without autocast, and matrix products of the highest precision.",
             )
+
+
+def _is_coarse() -> bool:
+    """Say whether matrix products of float32 may round their factors."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # torch's newer switches say something else than its older one
+        return True
 
 
 @dataclass(frozen=True, eq=False)
