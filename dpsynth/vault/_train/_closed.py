@@ -97,12 +97,15 @@ class _Masked(_Linear):
             products.mul_(scales[:, r : r + 1] * scales[:, r:])
             found[:, r, r:] = products
             found[:, r:, r] = products
-        # Each entry may be wrong by (outputs * rounding) times the product of two norms: the
-        # diagonal takes the sum of all such errors, so what follows is never less than the truth.
-        excess = 2 * records * (outputs + 4) * torch.finfo(g.dtype).eps
+        # Each entry may be wrong by (outputs * rounding) times the product of two norms, and by
+        # products below the smallest normal number: the diagonal takes the sum of all such errors,
+        # so what follows is never less than the truth.
+        kind = torch.finfo(g.dtype)
+        sizes: Tensor = torch.linalg.vector_norm(a, dim=2).double().square_()
         diagonal = found.diagonal(dim1=1, dim2=2)
-        diagonal.mul_(1 + excess)
-        diagonal.masked_fill_(_tamed(wide.square().sum(2), a.dtype).isinf(), torch.inf)
+        diagonal.mul_(1 + 2 * records * (outputs + 4) * kind.eps)
+        diagonal.addcmul_(sizes, scales.square(), value=2 * records * outputs * kind.tiny)
+        diagonal.masked_fill_(_tamed(sizes, a.dtype).isinf(), torch.inf)
         return found
 
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
