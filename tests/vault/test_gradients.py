@@ -449,6 +449,22 @@ def test_squares_lost_below_the_smallest_number_are_counted(most: int) -> None:
     assert norm(found) <= CLIP
 
 
+@pytest.mark.parametrize("trial", range(5))
+def test_rounding_of_large_gradients_that_cancel_is_within_the_clip(trial: int) -> None:
+    torch.manual_seed(trial)
+    near = 1e6 + 8 * torch.rand(2, 6)
+    records = torch.cat((near, torch.tensor([[1.0], [-1.0]])), 1)
+    found = clipped_sum(
+        nn.Linear(6, 1, bias=False),
+        lambda m, x: m(x[:, :6]).squeeze(1) * x[:, 6],
+        records,
+        torch.zeros(2, dtype=torch.int64),
+        1,
+        CLIP,
+    )
+    assert norm(found) <= CLIP
+
+
 def clips_each_record(
     module: nn.Module, loss: Loss, records: Tensor, units: Tensor, count: int, clip: float
 ) -> list[Tensor]:
