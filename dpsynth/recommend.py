@@ -7,7 +7,7 @@ from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer
 from dpsynth_accounting import Budget
 
-MOST_COLUMNS = 40
+MOST_COLUMNS = 60
 """Columns up to which a clique tree finds more than it spends on finding it."""
 
 LEAST_EPSILON = 0.03
@@ -17,7 +17,7 @@ LEAST_EPSILON = 0.03
 def recommend(schema: Schema, budget: Budget) -> Synthesizer:
     """Return the mechanism that is likely to be the best, from public facts alone.
 
-    A :class:`CliqueTree` where there are at most 40 modelled columns and epsilon is at least
+    A :class:`CliqueTree` where there are at most 60 modelled columns and epsilon is at least
     0.03; else :class:`MST`, which is then as accurate and several times as fast. The measurements
     are in ``docs/explanation/clique-tree.md``. Nothing is read or charged.
 

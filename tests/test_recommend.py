@@ -25,7 +25,7 @@ def columns(count: int) -> dp.Schema:
 
 @pytest.mark.parametrize(
     ("count", "epsilon", "name"),
-    [(1, 1, "clique-tree"), (40, 1, "clique-tree"), (41, 1, "mst"), (5, 0.001, "mst")],
+    [(1, 1, "clique-tree"), (60, 1, "clique-tree"), (61, 1, "mst"), (5, 0.001, "mst")],
 )
 def test_columns_and_budget_decide(count: int, epsilon: float, name: str, tmp_path: Path) -> None:
     assert dp.recommend(columns(count), dp.Budget(epsilon, 1e-6)).name == name

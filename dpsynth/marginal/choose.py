@@ -25,7 +25,7 @@ ALLOCATION = 2 / 3
 MOST_IN_ALL = 4
 """Cells of all cliques of a junction tree together, in units of the greatest that one may have."""
 
-_REFUSALS = 2  # that end the search, in units of the columns: the tree is full
+_REFUSALS = 2  # after which only separate parts are joined, in units of the columns
 _MEAN = math.sqrt(2 / math.pi)  # of the absolute value of a standard normal
 
 
@@ -91,14 +91,26 @@ def choose(
         grown = cliques if within else bounds.grown([*graph, names[best]])
         if grown is None:
             refused += 1
-            if refused > _REFUSALS * len(sizes):
-                break
         else:
             cliques = grown
             chosen.append(best)
             graph.append(names[best])
             whole += float(costs[best])
+        if refused > _REFUSALS * len(sizes):
+            # Full: what joins two parts of the graph still fits, since it makes no clique larger.
+            part = _parts(cliques)
+            left &= np.array([len({part[name] for name in clique}) > 1 for clique in names])
     return {names[i]: float(costs[i]) / whole for i in chosen}
+
+
+def _parts(cliques: Sequence[frozenset[str]]) -> dict[str, int]:
+    """Return for each column the connected part of the graph that it is in."""
+    part: dict[str, int] = {}
+    for label, clique in enumerate(cliques):
+        met = {part[name] for name in clique if name in part}
+        part = {name: label if old in met else old for name, old in part.items()}
+        part.update(dict.fromkeys(clique, label))
+    return part
 
 
 def pairs(sizes: Iterable[str]) -> list[Clique]:

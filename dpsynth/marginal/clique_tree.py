@@ -32,7 +32,7 @@ from dpsynth.workload import TRIPLES, Workload
 from dpsynth_accounting.budget import Number
 
 _TRIPLES = 20  # most triples that a later pass scores, in units of the columns
-_FEW = 40  # columns up to which there are two passes
+_FEW = 60  # columns up to which there are two passes
 _WORTH_USING = 0.02  # share of the divided precision that is not left unused
 
 
@@ -44,7 +44,7 @@ class CliqueTree:
         workload: What the model is to answer well; by default all triples, and so all pairs.
         one_way: Share of the precision for the one-way marginals.
         scoring: Share for finding the pairs and triples; the rest measures them.
-        passes: How often the model is looked at and mended; by default twice, and once beyond 40
+        passes: How often the model is looked at and mended; by default twice, and once beyond 60
             columns, where a pass takes long and finds little that is new.
         bins: About how many coarse codes a column may have at most.
         most_cells: Greatest number of cells of a clique of the junction tree.

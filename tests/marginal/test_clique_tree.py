@@ -63,6 +63,16 @@ def pick(
     return choose(scores, Bounds(sizes, most), [], precision=precision, weights=weights or alike)
 
 
+def test_a_full_tree_still_takes_what_joins_its_parts() -> None:
+    """Many strong pairs that have no room come first; the weak ones that connect are not lost."""
+    names = [f"c{j}" for j in range(12)]
+    scores = dict.fromkeys(itertools.combinations(names[:9], 2), 1000.0)
+    scores |= {(names[j - 1], names[j]): 50.0 for j in range(9, 12)}
+    found = pick(scores, dict.fromkeys(names, 5), 100, precision=100.0)
+    assert {(names[j - 1], names[j]) for j in range(9, 12)} <= set(found)
+    assert len(found) == 11  # a spanning tree: cliques of 100 cells are pairs
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_of_equal_candidates_the_best_subset_is_chosen(seed: int) -> None:
     """Against all subsets: marginals of one size, where greedy is exact."""
