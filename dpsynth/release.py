@@ -202,7 +202,7 @@ class Release:
             )
         with bundle.atomic_folder(folder) as scratch:
             write_csv(self.table, scratch / "table.csv")
-            self.model.save(scratch / "model.npz")
+            self.model.save(scratch / f"model{self.model.suffix}")
             bundle.write_json(scratch / "domain.json", self.model.domain.to_json())
             (scratch / "schema.toml").write_text(self.schema.dump(), encoding="utf-8")
             bundle.write_json(scratch / bundle.FACTS, self.facts)

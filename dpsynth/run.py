@@ -54,7 +54,8 @@ class RunResult:
         """Return ten lines: where things are and what was promised."""
         facts, verdict = self.facts, self.facts["verdict"]
         where = (
-            f"Released: {self.release} (table.csv, model.npz, report.html, statement.txt)"
+            f"Released: {self.release} (table.csv, {next(self.release.glob('model.*')).name}, "
+            "report.html, statement.txt)"
             if self.release
             else "NOT released: the table failed its attacks."
         )

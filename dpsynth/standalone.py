@@ -14,20 +14,28 @@ from dpsynth.attacks import AttackCounts, internal_results, public_verdict
 from dpsynth.domain import resolve
 from dpsynth.marginal import MarginalModel
 from dpsynth.schema import Schema
+from dpsynth.synthesizer import Model
 from dpsynth.vault import load_table
 from dpsynth_accounting import InvalidRequest
 
 
 def sample_release(folder: str | os.PathLike[str], rows: int, seed: int) -> pd.DataFrame:
     """Draw rows from the model of a release folder: post-processing, free."""
-    path = Path(folder) / "model.npz"
-    if not path.is_file():
-        raise InvalidRequest(
-            f"Rows were to be drawn from {folder}.",
-            "There is no model in it.",
-            "Give a release folder that `dpsynth run` wrote.",
-        )
-    return MarginalModel.load(path).sample(rows, rng=np.random.default_rng(seed))
+    return _load(Path(folder)).sample(rows, rng=np.random.default_rng(seed))
+
+
+def _load(folder: Path) -> Model:
+    if (path := folder / "model.npz").is_file():
+        return MarginalModel.load(path)
+    if (path := folder / "model.safetensors").is_file():
+        from dpsynth.deep import AutoregressiveModel
+
+        return AutoregressiveModel.load(path)
+    raise InvalidRequest(
+        f"Rows were to be drawn from {folder}.",
+        "There is no model in it.",
+        "Give a release folder that `dpsynth run` wrote.",
+    )
 
 
 def attack_triple(

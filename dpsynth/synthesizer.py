@@ -36,6 +36,10 @@ class Model(Protocol):
     def rows(self) -> float:
         """The noisy number of rows of the table it was fitted to."""
 
+    @property
+    def suffix(self) -> str:
+        """How the name of a file that ``save`` writes ends, with its dot."""
+
     def sample(self, n: int | None = None, *, rng: np.random.Generator) -> pd.DataFrame:
         """Draw ``n`` rows, by default the noisy number of rows; post-processing, free."""
 

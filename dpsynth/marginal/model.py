@@ -61,6 +61,11 @@ class MarginalModel:
     shares: Mapping[str, Array]
     precision: Precision = _UNKNOWN
 
+    @property
+    def suffix(self) -> str:
+        """How the name of a saved model ends."""
+        return ".npz"
+
     @classmethod
     def of(
         cls,
