@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dpsynth.recipe import Recipe
-from dpsynth.vault import Audit, Discover, Divide, Measure, Person, Select, Step
+from dpsynth.vault import Audit, Discover, Divide, Measure, Person, Select, Step, Train
 from dpsynth_accounting import InvalidRequest, statement
 
 
@@ -76,6 +76,10 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
             line["answers"] = f"at most {answers:,} scores and marginals"
             line["noise"] = f"{noise[0]:g} or more each"
             line["error"] = "divided as the answers suggest"
+        case Train(rate, steps, _):
+            line["answers"] = f"{steps:,} noisy gradients of {rate:.1%} of the units each"
+            line["noise"] = f"{facts['noise_multiplier']:g} times the clip"
+            line["error"] = "depends on what is learned"
         case Audit(statistics, marginals, _):
             line["answers"] = f"{statistics} counts on two sides, 1 distance"
             units = max(1.0, rows / recipe.unit.rows * recipe.audit_share / 2)

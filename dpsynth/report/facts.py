@@ -265,6 +265,8 @@ def _add_whiskers(rows: Sequence[dict[str, Any]]) -> None:
 def _noise(step: Mapping[str, Any]) -> str:
     if "epsilon_each" in step:
         return f"exponential mechanism, epsilon {number(step['epsilon_each'])} each"
+    if "noise_multiplier" in step:
+        return f"{number(step['noise_multiplier'])} times the clip, on every coordinate"
     scales = [number(each) for each in sequence(step.get("noise_sd"))]
     more = " or more" if step.get("step") == "divide" else ""
     return f"standard deviation {' and '.join(scales)}{more}" if scales else ""
@@ -283,6 +285,13 @@ def _in_words(name: str, step: Mapping[str, Any]) -> str:
             return (
                 f"Scored and counted at most {of('answers')} marginal tables, the noise on each "
                 "following from the answers before."
+            )
+        case "train":
+            return (
+                f"Trained in {of('steps')} steps, each on the units that a coin of "
+                f"{number(step.get('rate', 0))} drew; a unit's gradient was clipped, and the sum "
+                "got noise. Gradients are added up in floating point, to a bound that the proof "
+                "allows for."
             )
         case "discover":
             return (

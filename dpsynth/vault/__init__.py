@@ -15,6 +15,7 @@ from dpsynth.vault._plan import Measurement as Measurement
 from dpsynth.vault._plan import Plan as Plan
 from dpsynth.vault._plan import Select as Select
 from dpsynth.vault._plan import Step as Step
+from dpsynth.vault._plan import Train as Train
 from dpsynth.vault._plan import make_plan as make_plan
 from dpsynth.vault._plan import scaled as scaled
 from dpsynth.vault._rows import column_names as column_names

@@ -7,6 +7,7 @@ stored are replayed and their rows are not read again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import zlib
@@ -34,6 +35,7 @@ from dpsynth.vault._plan import (
     Plan,
     Select,
     Step,
+    Train,
     epsilon_of,
     leaves,
     noise_of,
@@ -46,11 +48,13 @@ from dpsynth_accounting import (
     InvalidRequest,
     Reservation,
     SamePeople,
+    SubsampledGaussian,
     canonical,
     digest,
 )
 
 if TYPE_CHECKING:
+    from dpsynth.vault._train import Learner
     from dpsynth.vault._vault import Vault
 
 Coarse = Mapping[str, NDArray[np.int64]]
@@ -63,6 +67,8 @@ MOST_DISTANCE = 1 << 61
 
 MOST_KEPT = 1 << 25
 """Greatest number of cells of the exact counts that a block keeps to compare again: 256 MiB."""
+
+_STATES = 10  # of a training are stored
 
 _S = TypeVar("_S", bound=Step)
 
@@ -221,6 +227,49 @@ class Block:
         if not isinstance(event, GaussianBlock):
             raise TypeError("a Divide step is a Gaussian block")
         return Dividing(self, index, event)
+
+    def train(self, learner: Learner, *, clip: float, rows: float) -> None:
+        """Train by DP-SGD: the plan's next Train step, all of it.
+
+        Each step samples units, clips the sum of the gradients of a unit's rows, adds noise, and
+        gives the learner the noisy mean. The learner is tried on made-up records first. Its state
+        is stored ten times on the way; a resumed block goes on from the last one that was, and
+        what was computed since then was seen by nobody.
+
+        Args:
+            learner: What is trained; see :class:`dpsynth.vault._train.Learner`.
+            clip: Greatest L2 norm of a unit's gradient.
+            rows: A public or noisy number of rows, for the mean: what a sum is divided by is
+                ``rate * rows``, whatever a batch holds.
+
+        Charges: the plan's next Train step.
+
+        Raises:
+            InvalidRequest: The learner cannot be trained privately; no row was read for it.
+        """
+        index, step, event = self._expect(Train)
+        if not isinstance(event, SubsampledGaussian):
+            raise TypeError("a Train step is a subsampled Gaussian")
+        from dpsynth.vault import _train
+
+        steps = _train.Steps(event.rate, event.sigma, clip, float(event.rate) * rows)
+        _train.require(learner, steps, self.domain)
+        shapes = [list(each.shape) for each in learner.module.parameters() if each.requires_grad]
+        # Twice: a sample's distance from its law, and from continuous noise that was rounded.
+        self._draw_samples(2 * step.steps * sum(math.prod(shape) for shape in shapes))
+        request = self._request(coarse=None, train=shapes, clip=clip, rows=rows)
+        ends = [step.steps * part // _STATES for part in range(_STATES + 1)]
+        for part, (start, end) in enumerate(itertools.pairwise(ends)):
+            drawn: list[int] = []
+
+            def draw(count: int = end - start, drawn: list[int] = drawn) -> bytes:
+                records, units = self._vault._records()
+                drawn.append(count)
+                return _train.run(learner, records, units, steps, count, self._vault.stream)
+
+            state = self._answer(index, part, request, draw)
+            if not drawn:
+                _train.resume(learner, state)
 
     def audit(
         self,

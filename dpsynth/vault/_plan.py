@@ -35,6 +35,7 @@ from dpsynth_accounting import (
     GaussianBlock,
     InvalidRequest,
     Repeat,
+    SubsampledGaussian,
     rational_down,
     rational_up,
 )
@@ -105,7 +106,22 @@ class Divide:
     weight: float
 
 
-Step = Discover | Measure | Select | Divide | Audit
+@dataclass(frozen=True)
+class Train:
+    """DP-SGD: noisy sums of clipped gradients, each over its own Poisson sample of units.
+
+    Attributes:
+        rate: Probability with which each unit joins a step, above 0 and at most 1.
+        steps: How many there are.
+        weight: Share of the block's precision, as for the other steps.
+    """
+
+    rate: float
+    steps: int
+    weight: float
+
+
+Step = Discover | Measure | Select | Divide | Train | Audit
 """The closed union of steps."""
 
 
@@ -193,13 +209,14 @@ def make_plan(
 
 def _check(steps: Sequence[Step]) -> None:
     for step in steps:
-        counts = [v for k, v in vars(step).items() if k != "weight"]
+        counts = [v for k, v in vars(step).items() if k not in ("weight", "rate")]
         weight = step.weight
         whole = all(isinstance(c, int) and c >= 0 for c in counts) and sum(counts) > 0
-        if not whole or not (math.isfinite(weight) and weight > 0):
+        possible = not isinstance(step, Train) or 0 < step.rate <= 1
+        if not whole or not possible or not (math.isfinite(weight) and weight > 0):
             raise InvalidRequest(
                 f"A {type(step).__name__} step was declared with impossible numbers.",
-                "A step gives at least one answer and its weight is above 0.",
+                "A step gives at least one answer, its weight is above 0, a rate at most 1.",
                 "Leave the step out if it asks nothing.",
             )
     if not steps:
@@ -219,6 +236,12 @@ def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
             return Repeat(Exponential(rational_down(2 * math.sqrt(precision / rounds))), rounds)
         case Divide(answers, _):
             return GaussianBlock(rational_down(precision), LEAST_SIGMA2, k * answers)
+        case Train(rate, steps, _):
+            # The noise at which so many steps are about as precise as one Gaussian answer (Dong,
+            # Roth, Su 2022, Corollary 5.4). It only says how a plan is split: the price is exact.
+            share = precision / (rate * rate * steps)
+            sigma = rational_up(1 / math.sqrt(math.log1p(share)))
+            return SubsampledGaussian(Fraction(rate), sigma, steps)
         case Audit(statistics, marginals, _):
             shares = (0.8, 0.2) if statistics and marginals else (1.0, 1.0)
             asked: list[Event] = []
@@ -270,6 +293,8 @@ def _describe(step: Step, event: Event) -> dict[str, Any]:
         scales = {round(k / math.sqrt(event.precision), 2)}
     if isinstance(step, Discover):
         line |= _discover.describe(event)
+    elif isinstance(event, SubsampledGaussian):
+        line["noise_multiplier"] = round(float(event.sigma), 4)
     elif scales:
         line["noise_sd"] = sorted(scales)
     if choices:

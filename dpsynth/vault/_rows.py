@@ -67,9 +67,9 @@ class Coded:
         chosen = np.isin(self.roles, roles)
         return {name: codes[chosen] for name, codes in self.codes.items()}
 
-    def records(self, domain: Domain, role: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the rows of one role as an int32 array (rows, columns), with their units."""
-        chosen = self.roles == role
+    def records(self, domain: Domain, *roles: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the rows of any of the roles as int32 (rows, columns), and the unit of each."""
+        chosen = np.isin(self.roles, roles)
         columns = [self.codes[name][chosen] for name in domain.names]
         return np.column_stack(columns) if columns else _EMPTY, self.units[chosen]
 

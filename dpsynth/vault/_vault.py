@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from dpsynth.vault._plan import (
     Plan,
     Select,
     Step,
+    Train,
     make_plan,
 )
 from dpsynth.vault._statistics import Audited, Statistic
@@ -40,6 +41,9 @@ from dpsynth_accounting import (
     require_delta_below,
 )
 from dpsynth_accounting.budget import Number
+
+if TYPE_CHECKING:
+    from dpsynth.vault._train import Learner
 
 DISCOVERY_WEIGHT = 0.25
 """Weight of a discovery beside a fit of weight 1, if the schema leaves every column open."""
@@ -380,16 +384,24 @@ class Vault:
         with self.reserve(steps, epsilon=epsilon, delta=delta, label="select") as block:
             return block.select(candidates, eligible, coarse)
 
-    def train(self, *_: object, **__: object) -> NoReturn:
-        """Refuse: DP-SGD is not in this version.
+    def train(
+        self,
+        learner: Learner,
+        *,
+        rate: float,
+        steps: int,
+        clip: float,
+        rows: float,
+        epsilon: Number,
+        delta: Number | None = None,
+    ) -> None:
+        """Train by DP-SGD, as a block of one step; see :meth:`Block.train`.
 
-        Charges: nothing.
+        Charges: epsilon and delta.
         """
-        raise InvalidRequest(
-            "Training by DP-SGD was asked for.",
-            "This version of dpsynth has marginal mechanisms only.",
-            "Fit MST or Independent.",
-        )
+        plan = (Train(rate, steps, 1.0),)
+        with self.reserve(plan, epsilon=epsilon, delta=delta, label="train") as block:
+            block.train(learner, clip=clip, rows=rows)
 
     def audit(
         self,
@@ -478,6 +490,10 @@ class Vault:
         if self.__train is None:
             self.__train = self._coded().part(TRAIN, AUDIT_IN)
         return self.__train
+
+    def _records(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the rows of the fit, int32 (rows, columns), and the unit of each."""
+        return self._coded().records(self.domain, TRAIN, AUDIT_IN)
 
 
 def discovery_step(schema: Schema, weight: float) -> tuple[Discover, ...]:

@@ -84,6 +84,7 @@ _FACTS: dict[str, Any] = {
         {"step": "measure", "marginals": 17, "noise_sd": [20.5]},
         {"step": "select", "rounds": 13, "epsilon_each": 0.0525},
         {"step": "divide", "answers": 1234, "noise_sd": [6.125]},
+        {"step": "train", "rate": 0.05, "steps": 600, "noise_multiplier": 4.92},
         {"step": "audit", "statistics": 6, "marginals": 91, "noise_sd": [8.15, 214.6]},
     ],
     "discovery": {

@@ -136,8 +136,6 @@ def test_a_vault_shows_and_gives_nothing(make_vault: MakeVault) -> None:
     with pytest.raises(TypeError):
         len(vault)  # type: ignore[arg-type]
     assert repr(vault) == "Vault(account='account 1', unit=Row())"
-    with pytest.raises(InvalidRequest):
-        vault.train()
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.6, float("nan")])

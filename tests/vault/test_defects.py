@@ -107,6 +107,7 @@ MAY_COMPUTE = {
     "dpsynth.vault._discover.threshold": "shares out the delta of an event over its cases",
     "dpsynth.vault._bound.words_of_rows": "joins hashes, by exclusive or",
     "dpsynth.vault._noise.exponential": "draws at the epsilon of the event",
+    "dpsynth.vault._train._closed": "rounding of floating point, which torch calls eps",
     "dpsynth.forecast._line": "an error to expect, no claim",
     "dpsynth.release.Release.assemble": "what to ask for; the account grants it or not",
     "dpsynth._facts.facts_of": "budget less what the account says is left",
@@ -890,15 +891,35 @@ def test_no_seed_reaches_the_noise(make_vault: MakeVault, monkeypatch: pytest.Mo
 
 
 VAULT = f"{SHELL}.vault"
+DRAWS = re.compile(
+    r"\.(rand|normal|uniform|bernoulli|multinomial|poisson|exponential_|cauchy_|log_normal|geometric_"
+    r"|Generator|dropout|distributions|seed|manual_seed|initial_seed)|rng"
+)
+MAY_DRAW = {
+    f"{VAULT}._train._layers uses torch.nn.init.uniform_": "a layer's first parameters are public",
+    f"{VAULT}._train._separate uses torch.random.fork_rng": "holds draws still on made-up records",
+}
+"""Where the vault's training may touch torch's own generator, and why."""
 
 
 def other_randomness(module: Module) -> list[str]:
     """Return where a module of the vault takes random numbers that are not from its stream."""
     faults = []
     for path, node in module.uses():
-        wrong = path.startswith(("numpy.random", "random.", "secrets.", "torch.", "scipy.stats"))
+        wrong = path.startswith(("numpy.random", "random.", "secrets.", "scipy.stats"))
+        if path.startswith("torch.") and f"{module.name} uses {path}" not in MAY_DRAW:
+            wrong = DRAWS.search(path) is not None
         if wrong or (path.startswith("os.urandom") and module.name != f"{VAULT}._stream"):
             faults.append(f"{module.name}:{node.lineno} uses {path}")
+    for node in ast.walk(module.tree):  # of a tensor: its module is not seen
+        if (
+            isinstance(node, ast.Attribute)
+            and DRAWS.match(f".{node.attr}")
+            and node.attr[-1] == "_"
+        ):
+            path = ast.unparse(node)
+            if not any(each.endswith(path.removeprefix("nn.")) for each in MAY_DRAW):
+                faults.append(f"{module.name}:{node.lineno} uses {path}")
     return faults
 
 
@@ -915,6 +936,12 @@ def test_the_vault_draws_from_its_stream_alone() -> None:
         "from numpy.random import Generator, Philox\nGenerator(Philox(key=1))",
         "import random\nrandom.SystemRandom().gauss(0, 1)",
         "import os\nos.urandom(8)",
+        "import torch\ntorch.randn(3)",
+        "import torch\ntorch.manual_seed(0)",
+        "import torch\ntorch.zeros(3).normal_()",
+        "from torch.distributions import Normal\nNormal(0, 1)",
+        "import torch\ntorch.nn.functional.dropout(x)",
+        "from torch import nn\nnn.init.uniform_(x)",
     ],
 )
 def test_another_generator_in_the_vault_is_flagged(source: str) -> None:

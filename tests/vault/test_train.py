@@ -1,0 +1,329 @@
+"""DP-SGD through the vault: what a step adds, samples, spends, stores and refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+import dpsynth as dp
+from dpsynth.vault import Measure, Train, Vault, make_plan
+from dpsynth.vault._stream import SeededStream
+from dpsynth.vault._train import CodesLinear, Steps, _loop, clipped_sum
+from dpsynth_accounting import (
+    BudgetExceeded,
+    InvalidRequest,
+    Sequence,
+    SubsampledGaussian,
+    least_epsilon,
+)
+
+MakeVault = Callable[..., Vault]
+SCHEMA = dp.Schema({"a": dp.Categorical(("x", "y", "z")), "b": dp.Integer(0, 3)})
+TABLE = pd.DataFrame({"a": ["x", "y", "z", "x"] * 50, "b": [0, 1, 2, 3] * 50})
+
+
+class Means:
+    """Learns a table's log-odds: a learner as small as can be. Keeps the gradients it was given."""
+
+    def __init__(self, sizes: tuple[int, ...] = (3, 4), rate: float = 0.1) -> None:
+        torch.manual_seed(0)
+        self.module: nn.Module = CodesLinear(sizes, 2)
+        self.rate = rate
+        self.seen: list[list[Tensor]] = []
+        self.batches: list[int] = []
+
+    def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+        found: Tensor = (module(records) - 1.0).square().sum(1)
+        self.batches.append(len(records))
+        return found
+
+    def update(self, gradients: list[Tensor]) -> None:
+        self.seen.append(gradients)
+        with torch.no_grad():
+            for parameter, gradient in zip(self.module.parameters(), gradients, strict=True):
+                parameter -= self.rate * gradient
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: each.detach() for name, each in self.module.named_parameters()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, each in self.module.named_parameters():
+                each.copy_(state[name])
+
+
+def no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: Fraction, shape: tuple[int, ...], *rest: Any) -> np.ndarray:
+        del rest
+        return np.zeros(shape, dtype=np.int64)
+
+    monkeypatch.setattr(_loop._noise, "discrete_gaussian", none)
+
+
+ASKED: dict[str, Any] = {"rate": 0.5, "steps": 20, "clip": 1.0, "rows": 200.0}
+
+
+# -- the plan ------------------------------------------------------------------------------------
+
+
+def test_it_is_priced_as_poisson_sampled_gaussians_with_the_rest_of_the_plan() -> None:
+    steps = (Measure(3, 0.1), Train(0.05, 600, 0.9))
+    plan = make_plan(steps, dp.Row(), Fraction(1), Fraction(1, 10**5))
+    event = plan.events[1]
+    assert isinstance(event, SubsampledGaussian)
+    assert (event.rate, event.steps, event.group) == (Fraction(0.05), 600, 1)
+    assert 0.99 < least_epsilon(plan.event, Fraction(1, 10**5)) <= 1
+    alone = [least_epsilon(each, Fraction(1, 10**5)) for each in plan.events]
+    assert math.hypot(*map(float, alone)) < 1.2  # composes better than by adding up
+    assert sum(map(float, alone)) > 1.1
+    assert plan.describe()[1]["noise_multiplier"] == round(float(event.sigma), 4)
+
+
+def test_persons_are_charged_as_units_whatever_rows_they_have() -> None:
+    events = [
+        make_plan((Train(0.05, 100, 1.0),), unit, Fraction(1), Fraction(1, 10**6)).event
+        for unit in (dp.Row(), dp.Person("p", rows=7))
+    ]
+    assert events[0] == events[1]
+
+
+@pytest.mark.parametrize("wrong", [Train(0.0, 5, 1.0), Train(1.5, 5, 1.0), Train(0.5, 0, 1.0)])
+def test_an_impossible_plan_is_refused(wrong: Train) -> None:
+    with pytest.raises(InvalidRequest):
+        make_plan((wrong,), dp.Row(), Fraction(1), Fraction(1, 10**6))
+
+
+# -- sampling ------------------------------------------------------------------------------------
+
+
+def test_units_join_independently_with_the_rate_that_was_charged() -> None:
+    rate, steps = Fraction(1, 10), 4000
+    drawn = np.array(list(_loop._samples(60, rate, steps, SeededStream(1))))
+    assert stats.binomtest(int(drawn.sum()), drawn.size, 0.1).pvalue > 1e-4
+    sizes = drawn.sum(1)
+    assert sizes.var() == pytest.approx(60 * 0.1 * 0.9, rel=0.15)  # not batches of one size
+    pairs = np.cov(drawn.T) - np.diag(drawn.var(0, ddof=1))
+    assert abs(pairs).max() < 6 * 0.09 / math.sqrt(steps)
+    later = np.mean(drawn[1:] & drawn[:-1])
+    assert later == pytest.approx(0.01, abs=0.001)
+
+
+def test_a_fixed_batch_in_its_place_is_flagged() -> None:
+    """The twin: batches of exactly a tenth, as of a shuffled loader."""
+    rng = np.random.default_rng(0)
+    drawn = np.array([rng.permutation(60) < 6 for _ in range(4000)])
+    assert drawn.sum(1).var() != pytest.approx(60 * 0.1 * 0.9, rel=0.15)
+
+
+def test_a_person_comes_with_all_rows_and_a_clip_for_all_of_them(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = TABLE.assign(p=np.arange(200) // 5)
+    vault = make_vault(table, SCHEMA, unit=dp.Person("p", rows=5), audit_share=0.0)
+    seen: list[tuple[int, ...]] = []
+
+    def noted(module: Any, loss: Any, records: Tensor, units: Tensor, count: int, clip: Any) -> Any:
+        sums = clipped_sum(module, loss, records, units, count, clip)
+        norm = math.sqrt(sum(float(each.square().sum()) for each in sums))
+        seen.append((len(records), count, *torch.bincount(units, minlength=count).tolist()))
+        assert norm <= count * clip
+        return sums
+
+    monkeypatch.setattr(_loop, "clipped_sum", noted)
+    vault.train(Means(), **ASKED, epsilon=1)
+    assert len(seen) == 20
+    assert all(rows == 5 * count and set(each) == {5} for rows, count, *each in seen)
+
+
+# -- sensitivity and noise -----------------------------------------------------------------------
+
+
+def test_a_unit_moves_what_gets_noise_by_no_more_than_the_noise_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rounding to the grid included, for adversarial sums and units at the clip."""
+    no_noise(monkeypatch)
+    rng = np.random.default_rng(0)
+    for parameters in (1, 7, 1000, 40_000):
+        for clip in (1e-3, 1.0, 50.0):
+            steps = Steps(Fraction(1, 2), Fraction(1), clip, 1.0)
+            base = torch.tensor(rng.normal(0, 100 * clip, parameters), dtype=torch.float32)
+            unit = torch.tensor(rng.normal(0, 1, parameters), dtype=torch.float32)
+            unit *= clip / unit.norm()
+            sums = [_loop.noisy([each], steps, SeededStream(0))[0] for each in (base, base + unit)]
+            moved = (sums[1].double() - sums[0].double()).norm()
+            assert moved <= clip * (1 + 2**-9)
+            assert moved >= clip * (1 - 2**-9)
+
+
+def test_noise_is_that_of_the_multiplier_and_a_little_more() -> None:
+    steps = Steps(Fraction(1, 2), Fraction(3), 2.0, 10.0)
+    zeros = [torch.zeros(300, 100), torch.zeros(5000)]
+    found = _loop.noisy(zeros, steps, SeededStream(5))
+    assert [each.shape for each in found] == [each.shape for each in zeros]
+    values = torch.cat([each.ravel() for each in found]).double().numpy()
+    wanted = 3.0 * 2.0 / 10.0 * (1 + 2**-9)
+    assert stats.kstest(values / wanted, "norm").pvalue > 1e-3
+    for twin in (0.94, 1.06):
+        assert stats.kstest(values / wanted / twin, "norm").pvalue < 1e-3
+
+
+def test_seeds_do_not_reach_the_noise(make_vault: MakeVault) -> None:
+    ends = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        np.random.seed(7)  # noqa: NPY002
+        learner = Means()
+        make_vault(TABLE, SCHEMA, audit_share=0.0).train(learner, **ASKED, epsilon=1)
+        ends.append(learner.state()["weight"])
+    assert not torch.equal(*ends)
+
+
+def test_without_noise_it_is_gradient_descent(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_noise(monkeypatch)
+    learner = Means(rate=0.3)
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    vault.train(learner, rate=1.0, steps=200, clip=100.0, rows=200.0, epsilon=1)
+    records = torch.tensor([[0, 0], [1, 1], [2, 2], [0, 3]])
+    assert learner.loss(learner.module, records).max() < 1e-3
+
+
+def test_one_row_more_changes_neither_plan_nor_divisor(make_vault: MakeVault) -> None:
+    divisors, plans = [], []
+    for rows in (TABLE, pd.concat([TABLE, TABLE[:1]])):
+        vault = make_vault(rows, SCHEMA, audit_share=0.0)
+        with vault.reserve((Train(0.5, 20, 1.0),), epsilon=1, label="t") as block:
+            plans.append(block.plan)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(_loop, "noisy", lambda sums, steps, _: divisors.append(steps) or sums)
+                block.train(Means(), clip=1.0, rows=200.0)
+    assert plans[0] == plans[1]
+    assert len(set(divisors)) == 1
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def test_a_step_beyond_the_plan_is_refused(make_vault: MakeVault) -> None:
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    learner = Means()
+    with vault.reserve((Train(0.5, 20, 1.0),), epsilon=1, label="t") as block:
+        block.train(learner, clip=1.0, rows=200.0)
+        assert len(learner.seen) == 20
+        with pytest.raises(InvalidRequest, match="beyond the end"):
+            block.train(learner, clip=1.0, rows=200.0)
+    with pytest.raises(BudgetExceeded):
+        vault.train(learner, **ASKED, epsilon=64)
+    assert len(learner.seen) == 20
+
+
+class Mixing(Means):
+    """Takes the batch's mean from each record: a gradient of one row that all others are in."""
+
+    def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+        found: Tensor = module(records)
+        return (found - found.mean(0)).square().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("learner", "facts"),
+    [
+        (Mixing(), {}),
+        (Means(), {"clip": 0.0}),
+        (Means(), {"clip": math.nan}),
+        (Means(), {"rows": 0.0}),
+        (Means(), {"rows": math.inf}),
+    ],
+)
+def test_what_is_not_private_is_refused_before_a_row_is_read(
+    make_vault: MakeVault, learner: Means, facts: dict[str, float]
+) -> None:
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    with pytest.raises(InvalidRequest) as error:
+        vault.train(learner, **ASKED | facts, epsilon=1)
+    assert not error.value.touched
+    assert learner.seen == []
+
+
+def test_nothing_to_train_is_refused(make_vault: MakeVault) -> None:
+    learner = Means()
+    learner.module.requires_grad_(False)
+    with pytest.raises(InvalidRequest, match="0 parameters"):
+        make_vault(TABLE, SCHEMA).train(learner, **ASKED, epsilon=1)
+
+
+class Failing(Means):
+    """Fails on rows that it was not tried on, and says which."""
+
+    def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+        if len(records) > 30:
+            raise ValueError(f"no idea what {records.tolist()} is")
+        return super().loss(module, records)
+
+
+def test_what_a_learner_says_of_private_rows_is_withheld(make_vault: MakeVault) -> None:
+    with pytest.raises(InvalidRequest, match="made-up records") as error:
+        make_vault(TABLE, SCHEMA, audit_share=0.0).train(Failing(), **ASKED, epsilon=1)
+    assert error.value.touched
+    assert "no idea" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+# -- an empty table, an interruption -------------------------------------------------------------
+
+
+def test_an_empty_table_gives_noise(make_vault: MakeVault) -> None:
+    learner = Means()
+    make_vault(TABLE[:0], SCHEMA).train(learner, **ASKED, epsilon=1)
+    assert len(learner.seen) == 20
+    assert all(float(each.abs().max()) > 0 for step in learner.seen for each in step)
+
+
+class Killed(BaseException):
+    """What stops a process: no error of ours."""
+
+
+def test_an_interrupted_training_goes_on_from_what_was_stored(make_vault: MakeVault) -> None:
+    class Stopped(Means):
+        def update(self, gradients: list[Tensor]) -> None:
+            if len(self.seen) == 13:
+                raise Killed
+            super().update(gradients)
+
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    plan: dict[str, Any] = {"epsilon": 1, "label": "t"}
+    first, second, third = Stopped(), Means(), Means()
+    with pytest.raises(Killed), vault.reserve((Train(0.5, 20, 1.0),), **plan) as block:
+        block.train(first, clip=1.0, rows=200.0)
+    left = vault.account.remaining()
+    for learner in (second, third):
+        with vault.reserve((Train(0.5, 20, 1.0),), resume=True, **plan) as block:
+            block.train(learner, clip=1.0, rows=200.0)
+    assert len(second.seen) == 8  # the twelve steps of six parts were stored
+    assert third.seen == []
+    assert all(torch.equal(third.state()[name], each) for name, each in second.state().items())
+    assert vault.account.remaining() == left
+
+
+def test_discovery_marginals_and_training_are_one_price(make_vault: MakeVault) -> None:
+    schema = dp.Schema({"a": dp.Open(), "b": dp.Integer(0, 3)})
+    vault = make_vault(TABLE, schema, audit_share=0.0)
+    with vault.reserve((Measure(2, 0.3), Train(0.1, 50, 0.7)), epsilon=3, label="t") as block:
+        block.measure([("a",), ("b",)])
+        sizes = tuple(block.domain.size(name) for name in block.domain.names)
+        block.train(Means(sizes), clip=1.0, rows=200.0)
+        whole = block.plan
+    parts = [least_epsilon(each, whole.delta / 3) for each in whole.events]
+    assert isinstance(whole.event, Sequence)
+    assert float(least_epsilon(whole.event, whole.delta)) <= 3 < 0.95 * float(sum(parts))
