@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+import dpsynth as dp
 from dpsynth.deep import Autoregressive, AutoregressiveModel
 from dpsynth.deep._adam import Adam
 from dpsynth.deep._chain import smoothed
@@ -23,7 +24,7 @@ from dpsynth.domain import Domain
 from dpsynth.synthesizer import Model, Synthesizer
 from dpsynth.vault._train import Learner, clipped_sum, require_separate
 from dpsynth.vault._train import _gradients as gradients
-from dpsynth_accounting import InvalidRequest
+from dpsynth_accounting import BudgetExceeded, InvalidRequest
 from tests.deep.fake_block import FakeBlock, FakePlan
 
 TINY = {"b": 3, "a": 2, "d": 4, "c": 2}
@@ -507,3 +508,24 @@ def test_no_code_is_impossible_and_no_table_empty() -> None:
     (shares,), rows = smoothed([np.array([-5, -3])], [4.0])
     assert rows == 1.0
     np.testing.assert_allclose(shares, [0.5, 0.5])
+
+
+# -- through the vault -----------------------------------------------------------------------------
+
+
+def test_a_fit_to_a_vault_spends_what_it_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 3, 400)
+    table = pd.DataFrame({"a": np.array(["x", "y", "z"])[a], "b": 2 * a + rng.integers(0, 2, 400)})
+    schema = dp.Schema({"a": dp.Categorical(("x", "y", "z")), "b": dp.Integer(0, 5)})
+    account = dp.Ledger(tmp_path / "ledger.db").account("account", dp.Budget(8, 1e-6))
+    vault = dp.Vault(table, schema, account, unit=dp.Row(), audit_share=0.0)
+    model = Autoregressive(iterations=60, rate=0.5).fit(vault, epsilon=8, delta=1e-6)
+    assert model.hidden == 128
+    drawn = model.sample(2000, rng=np.random.default_rng(0))
+    assert list(drawn.columns) == ["a", "b"]
+    assert (drawn["b"] // 2 == drawn["a"].map({"x": 0, "y": 1, "z": 2})).mean() > 0.6
+    only = model.sample(20, rng=np.random.default_rng(0), given={"a": "y"})
+    assert (only["a"] == "y").all()
+    with pytest.raises(BudgetExceeded):
+        Autoregressive(iterations=1).fit(vault, epsilon=1, delta=1e-6)
