@@ -1,0 +1,140 @@
+"""The autoregressive generator: conditional distributions of each column, learnt by DP-SGD.
+
+The idea is that of Castellon et al. (2023), "DP-TBART", arXiv 2307.10430, with a smaller network:
+noisy one-way marginals are where it starts, and log-linear conditionals most of what it learns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpsynth.deep._adam import Adam
+from dpsynth.deep._autoregressive_model import AutoregressiveModel
+from dpsynth.deep._chain import smoothed
+from dpsynth.deep._layout import layout_of, ordered_columns
+from dpsynth.deep._network import Network
+from dpsynth.vault import Block, Measure, Step, Train, Vault
+from dpsynth_accounting import InvalidRequest
+from dpsynth_accounting.budget import Number
+
+_ENOUGH = 3.0  # epsilon from which hidden units learn more than their weights add noise
+_HIDDEN = 128
+_RATES = (6e-3, 3e-3)  # of learning, without hidden units and with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoregressive:
+    """Measures every column, then learns each from those before it, by DP-SGD.
+
+    For tables of many columns, and where a model is to predict: its conditionals join all columns,
+    not pairs. Its time grows with the square of the number of all codes together.
+
+    Attributes:
+        one_way: Share of the precision for the one-way marginals, above 0 and below 1; the rest is
+            for training.
+        rate: Probability with which a unit joins a step. Large batches carry less noise.
+        iterations: How many steps there are.
+        hidden: How many hidden units there are; None for 0 below an epsilon of 3, else 128.
+        clip: Greatest norm of a unit's gradient. That of a row is mostly above 1, so rows count
+            about equally.
+        learning_rate: Of the first step; None for 0.006 without hidden units, 0.003 with.
+        average: Decay of the average of the weights over the steps.
+
+    Raises:
+        InvalidRequest: A parameter is out of its range.
+
+    >>> Autoregressive().steps(["a", "b"])
+    (Measure(marginals=2, weight=0.1), Train(rate=0.05, steps=600, weight=0.9))
+    """
+
+    one_way: float = 0.1
+    rate: float = 0.05
+    iterations: int = 600
+    hidden: int | None = None
+    clip: float = 1.0
+    learning_rate: float | None = None
+    average: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no plan."""
+        rate = self.learning_rate
+        _require("one_way", self.one_way, 0 < self.one_way < 1, "above 0 and below 1")
+        _require("rate", self.rate, 0 < self.rate <= 1, "above 0 and at most 1")
+        _require("iterations", self.iterations, _whole(self.iterations, 1), "a whole number from 1")
+        units = self.hidden is None or _whole(self.hidden, 0)
+        _require("hidden", self.hidden, units, "a whole number from 0, or None")
+        _require("clip", self.clip, 1e-6 <= self.clip <= 1e6, "from 1e-06 to 1e+06")
+        positive = rate is None or (rate > 0 and math.isfinite(rate))
+        _require("learning_rate", rate, positive, "above 0, or None")
+        _require("average", self.average, 0 <= self.average < 1, "at least 0 and below 1")
+
+    @property
+    def name(self) -> str:
+        """The mechanism's name, as recipes and ledgers write it."""
+        return "autoregressive"
+
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
+        """Return what a fit asks of the vault: one marginal a column, and a training.
+
+        Raises:
+            InvalidRequest: If there is no column.
+        """
+        if not columns:
+            raise InvalidRequest(
+                "A plan over no columns was asked for.",
+                "A model has one column or more.",
+                "Declare a column that is neither dropped nor a key.",
+            )
+        if len(columns) < 2:  # there is nothing to learn but its marginal
+            return (Measure(len(columns), 1.0),)
+        training = Train(self.rate, self.iterations, round(1 - self.one_way, 12))
+        return (Measure(len(columns), self.one_way), training)
+
+    def run(self, block: Block) -> AutoregressiveModel:
+        """Ask the declared steps of a block and return the model; they were charged with it."""
+        domain, order = block.domain, ordered_columns(block.domain)
+        ones = block.measure([(name,) for name in order])
+        shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
+        layout = layout_of(domain, order, self._hidden(block) if len(order) > 1 else 0)
+        places = [domain.names.index(name) for name in order]
+        network = Network(layout, places, [np.log(share) for share in shares])
+        default = _RATES[bool(layout.hidden)]
+        learner = Adam(
+            network,
+            learning_rate=default if self.learning_rate is None else self.learning_rate,
+            iterations=self.iterations,
+            average=self.average,
+        )
+        if len(order) > 1:
+            block.train(learner, clip=self.clip, rows=rows)
+        arrays = network.arrays(learner.averaged())
+        named = dict(zip(order, shares, strict=True))
+        return AutoregressiveModel(domain, rows, order, layout.hidden, named, arrays)
+
+    def fit(
+        self, vault: Vault, *, epsilon: Number, delta: Number | None = None
+    ) -> AutoregressiveModel:
+        """Fit a model to a vault's rows. Charges: epsilon and delta, before a row is read."""
+        return vault.fit(self, epsilon=epsilon, delta=delta)
+
+    def _hidden(self, block: Block) -> int:
+        if self.hidden is not None:
+            return self.hidden
+        return _HIDDEN if float(block.plan.epsilon) >= _ENOUGH else 0
+
+
+def _whole(value: object, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _require(name: str, value: object, holds: bool, range_: str) -> None:
+    if not holds:
+        raise InvalidRequest(
+            f"Autoregressive was asked for with {name} = {value}.",
+            f"It must be {range_}.",
+            "Leave it at its default.",
+        )

@@ -1,0 +1,213 @@
+"""The model of the autoregressive generator: arrays of numbers, without torch, a row or a vault."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dpsynth.deep._chain import Chain
+from dpsynth.deep._layout import layout_of
+from dpsynth.domain import Domain
+from dpsynth_accounting import InvalidRequest
+
+FORMAT = "dpsynth-autoregressive-model"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class AutoregressiveModel:
+    """A distribution over codes as a product of conditional ones, column after column.
+
+    Attributes:
+        domain: What the codes mean.
+        rows: Noisy number of rows of the table it was fitted to.
+        order: The columns in the order of the chain rule, by size.
+        hidden: How many hidden units there are; 0 if conditionals are log-linear.
+        shares: For each column, float64 (size,): the noisy one-way distribution, which says how
+            values lie inside a cell.
+        arrays: The network's weights, float32.
+    """
+
+    domain: Domain
+    rows: float
+    order: tuple[str, ...]
+    hidden: int
+    shares: Mapping[str, NDArray[np.float64]]
+    arrays: Mapping[str, NDArray[np.float32]]
+
+    @cached_property
+    def _chain(self) -> Chain:
+        return Chain(layout_of(self.domain, self.order, self.hidden), self.arrays)
+
+    def sample_codes(
+        self,
+        n: int,
+        *,
+        rng: np.random.Generator,
+        given: Mapping[str, object] | None = None,
+    ) -> dict[str, NDArray[np.int32]]:
+        """Draw ``n`` rows as codes, one int32 array (n,) a column; nothing is charged.
+
+        Args:
+            n: Number of rows.
+            rng: Source of the sampling: equal ones give equal rows.
+            given: Values that all rows are to have, as of :meth:`sample`.
+
+        Raises:
+            InvalidRequest: ``n`` is negative, or a given value is none of its column's.
+        """
+        if n < 0:
+            raise InvalidRequest(
+                f"{n} rows were asked of a model.",
+                "A table has 0 rows or more.",
+                "Ask for 0 or more.",
+            )
+        codes = {name: self.domain.code(name, value) for name, value in (given or {}).items()}
+        places = {self.order.index(name): code for name, code in codes.items()}
+        drawn = self._chain.draw(n, places, rng)
+        found = dict(zip(self.order, drawn.T.copy(), strict=True))
+        return {name: found[name] for name in self.domain.names}
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        rng: np.random.Generator,
+        given: Mapping[str, object] | None = None,
+    ) -> pd.DataFrame:
+        """Draw ``n`` rows, by default the noisy number of rows; nothing is charged.
+
+        Rows with given values have them exactly; a number stands for the cell that holds it. The
+        other columns are drawn from their conditional distribution: exactly, if the given columns
+        come first in ``order``. Otherwise only nearly: columns up to the last given one are drawn
+        16 times over, at least 4096 times, and then chosen by how probable they make what is given
+        (self-normalised importance resampling). Where what is given is rare, few of these weigh
+        anything, so rows repeat in those columns, and the fewer are asked the cruder it is.
+
+        Args:
+            n: Number of rows; by default the model's, also where values are given.
+            rng: Source of the sampling: equal ones give equal rows.
+            given: For some columns a value; None is a missing one. Public values: nothing here
+                protects whom they are of.
+
+        Raises:
+            InvalidRequest: ``n`` is negative, or a given value is none of its column's.
+        """
+        count = round(max(self.rows, 0.0)) if n is None else n
+        codes = self.sample_codes(count, rng=rng, given=given)
+        return self.domain.decode(codes, rng=rng, shares=self.shares)
+
+    def log_probability(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Natural logarithm of the probability of the codes of each row, float64 (rows,).
+
+        Finite: no row is impossible. Free for the model, but an answer about the rows of ``frame``:
+        where those are private, so is it.
+
+        Args:
+            frame: Rows with every modelled column, coded as those of a fit are.
+
+        Raises:
+            InvalidRequest: The frame lacks a modelled column.
+        """
+        codes = self.domain.encode(frame)
+        return self._chain.log_probability(np.column_stack([codes[name] for name in self.order]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a safetensors file: plain arrays and a JSON header.
+
+        Equal models give equal bytes.
+
+        Args:
+            path: The file to write, replaced if it exists.
+        """
+        header = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "domain": self.domain.to_json(),
+            "rows": self.rows,
+            "order": list(self.order),
+            "hidden": self.hidden,
+        }
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        arrays: dict[str, NDArray[Any]] = dict(self.arrays)
+        arrays |= {f"share_{i}": self.shares[name] for i, name in enumerate(self.order)}
+        whole = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
+        Path(path).write_bytes(save(whole, metadata={"header": text}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> AutoregressiveModel:
+        """Read a model that ``save`` wrote; no code in the file is ever run.
+
+        Raises:
+            InvalidRequest: If the file is not such a model, or of another format version.
+        """
+        try:
+            with safe_open(Path(path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads(metadata.pop("header"))
+            version = header["format_version"] if header["format"] == FORMAT else None
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise _not_a_model("It is not a model that was saved by dpsynth.") from error
+        if metadata or type(version) is not int or version != FORMAT_VERSION:
+            raise _not_a_model(f"This release reads format version {FORMAT_VERSION} only.")
+        try:
+            return cls._from(header, arrays)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise _not_a_model("Its header and its arrays do not fit together.") from error
+
+    @classmethod
+    def _from(
+        cls, header: Mapping[str, Any], arrays: dict[str, NDArray[Any]]
+    ) -> AutoregressiveModel:
+        # A file may hold what a model is made of and nothing beside it.
+        if header.keys() != {"format", "format_version", "domain", "rows", "order", "hidden"}:
+            raise ValueError
+        domain, order = Domain.from_json(header["domain"]), tuple(header["order"])
+        rows, hidden = float(header["rows"]), header["hidden"]
+        if sorted(order) != sorted(domain.names) or not order:
+            raise ValueError
+        # Before anything of that size is made of a number in a file.
+        units = len(arrays["inner_bias"]) if "inner_bias" in arrays else 0
+        if type(hidden) is not int or hidden != units or not math.isfinite(rows):
+            raise ValueError
+        layout = layout_of(domain, order, hidden)
+        shares = {
+            name: _checked(arrays.pop(f"share_{i}"), (domain.size(name),), np.float64)
+            for i, name in enumerate(order)
+        }
+        if any((share < 0).any() for share in shares.values()):
+            raise ValueError
+        weights = {
+            name: _checked(arrays.pop(name), shape, np.float32)
+            for name, shape in layout.shapes.items()
+        }
+        if arrays:
+            raise ValueError
+        return cls(domain, rows, order, hidden, shares, weights)
+
+
+def _checked(
+    values: NDArray[Any], shape: tuple[int, ...], dtype: type[np.floating[Any]]
+) -> NDArray[Any]:
+    if values.shape != shape or values.dtype != dtype or not np.isfinite(values).all():
+        raise ValueError("an array has not the shape that the header says")
+    return values
+
+
+def _not_a_model(limit: str) -> InvalidRequest:
+    return InvalidRequest(
+        "A file was to be read as a model.", limit, "Give a file written by a model's save()."
+    )
