@@ -37,6 +37,7 @@ class AutoregressiveModel:
         hidden: How many hidden units there are; 0 if conditionals are log-linear.
         shares: For each column, float64 (size,): the noisy one-way distribution, which says how
             values lie inside a cell.
+        maps: For each column, int64 (size,): the coarse code by which columns after it read it.
         arrays: The network's weights, float32.
     """
 
@@ -45,11 +46,13 @@ class AutoregressiveModel:
     order: tuple[str, ...]
     hidden: int
     shares: Mapping[str, NDArray[np.float64]]
+    maps: Mapping[str, NDArray[np.int64]]
     arrays: Mapping[str, NDArray[np.float32]]
 
     @cached_property
     def _chain(self) -> Chain:
-        return Chain(layout_of(self.domain, self.order, self.hidden), self.arrays)
+        maps = [self.maps[name] for name in self.order]
+        return Chain(layout_of(maps, self.hidden), maps, self.arrays)
 
     def sample_codes(
         self,
@@ -143,6 +146,7 @@ class AutoregressiveModel:
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         arrays: dict[str, NDArray[Any]] = dict(self.arrays)
         arrays |= {f"share_{i}": self.shares[name] for i, name in enumerate(self.order)}
+        arrays |= {f"map_{i}": self.maps[name] for i, name in enumerate(self.order)}
         whole = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
         Path(path).write_bytes(save(whole, metadata={"header": text}))
 
@@ -183,7 +187,8 @@ class AutoregressiveModel:
         units = len(arrays["inner_bias"]) if "inner_bias" in arrays else 0
         if type(hidden) is not int or hidden != units or not math.isfinite(rows):
             raise ValueError
-        layout = layout_of(domain, order, hidden)
+        maps = {name: _map(arrays.pop(f"map_{i}"), domain, name) for i, name in enumerate(order)}
+        layout = layout_of([maps[name] for name in order], hidden)
         shares = {
             name: _checked(arrays.pop(f"share_{i}"), (domain.size(name),), np.float64)
             for i, name in enumerate(order)
@@ -196,7 +201,7 @@ class AutoregressiveModel:
         }
         if arrays:
             raise ValueError
-        return cls(domain, rows, order, hidden, shares, weights)
+        return cls(domain, rows, order, hidden, shares, maps, weights)
 
 
 def _checked(
@@ -204,6 +209,14 @@ def _checked(
 ) -> NDArray[Any]:
     if values.shape != shape or values.dtype != dtype or not np.isfinite(values).all():
         raise ValueError("an array has not the shape that the header says")
+    return values
+
+
+def _map(values: NDArray[Any], domain: Domain, name: str) -> NDArray[np.int64]:
+    right = values.shape == (domain.size(name),) and values.dtype == np.int64
+    # Coarse codes are 0..k-1, so that nothing of another size can follow from them.
+    if not right or not np.array_equal(np.unique(values), np.arange(len(np.unique(values)))):
+        raise ValueError("coarse codes do not fit their column")
     return values
 
 
