@@ -28,9 +28,9 @@ def _load(folder: Path) -> Model:
     if (path := folder / "model.npz").is_file():
         return MarginalModel.load(path)
     if (path := folder / "model.safetensors").is_file():
-        from dpsynth.deep import AutoregressiveModel
+        from dpsynth import deep
 
-        return AutoregressiveModel.load(path)
+        return deep.load(path)
     raise InvalidRequest(
         f"Rows were to be drawn from {folder}.",
         "There is no model in it.",

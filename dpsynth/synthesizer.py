@@ -86,6 +86,12 @@ def named(name: str, parameters: Mapping[str, Any]) -> Synthesizer:
         given["workload"] = Workload.parse(given["workload"])
     try:
         made = known[name].load()(**given)
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            f"The method {name!r} was asked for.",
+            f"It needs {error.name}, which is not installed.",
+            "Install what it needs; for the neural generators, `pip install dpsynth[deep]`.",
+        ) from error
     except TypeError as error:
         raise InvalidRequest(
             f"The method {name!r} was asked for with parameters it does not take.",

@@ -6,7 +6,6 @@ noisy one-way marginals are where it starts, and log-linear conditionals most of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,8 @@ from dpsynth.deep._autoregressive_model import AutoregressiveModel
 from dpsynth.deep._chain import smoothed
 from dpsynth.deep._layout import coarse_codes, layout_of, ordered_columns
 from dpsynth.deep._network import Network
+from dpsynth.deep._parameters import require, require_columns, whole
 from dpsynth.vault import Block, Measure, Step, Train, Vault
-from dpsynth_accounting import InvalidRequest
 from dpsynth_accounting.budget import Number
 
 _ENOUGH = 3.0  # epsilon from which hidden units learn more than their weights add noise
@@ -62,16 +61,8 @@ class Autoregressive:
 
     def __post_init__(self) -> None:
         """Refuse what makes no plan."""
-        rate = self.learning_rate
-        _require("one_way", self.one_way, 0 < self.one_way < 1, "above 0 and below 1")
-        _require("rate", self.rate, 0 < self.rate <= 1, "above 0 and at most 1")
-        _require("iterations", self.iterations, _whole(self.iterations, 1), "a whole number from 1")
-        units = self.hidden is None or _whole(self.hidden, 0)
-        _require("hidden", self.hidden, units, "a whole number from 0, or None")
-        _require("clip", self.clip, 1e-6 <= self.clip <= 1e6, "from 1e-06 to 1e+06")
-        positive = rate is None or (rate > 0 and math.isfinite(rate))
-        _require("learning_rate", rate, positive, "above 0, or None")
-        _require("average", self.average, 0 <= self.average < 1, "at least 0 and below 1")
+        units = self.hidden is None or whole(self.hidden, 0)
+        require("Autoregressive", self, hidden=(units, "a whole number from 0, or None"))
 
     @property
     def name(self) -> str:
@@ -84,12 +75,7 @@ class Autoregressive:
         Raises:
             InvalidRequest: If there is no column.
         """
-        if not columns:
-            raise InvalidRequest(
-                "A plan over no columns was asked for.",
-                "A model has one column or more.",
-                "Declare a column that is neither dropped nor a key.",
-            )
+        require_columns(columns)
         if len(columns) < 2:  # there is nothing to learn but its marginal
             return (Measure(len(columns), 1.0),)
         training = Train(self.rate, self.iterations, round(1 - self.one_way, 12))
@@ -131,16 +117,3 @@ class Autoregressive:
         if self.hidden is not None:
             return self.hidden
         return _HIDDEN if float(block.plan.epsilon) >= _ENOUGH else 0
-
-
-def _whole(value: object, least: int) -> bool:
-    return type(value) is int and value >= least
-
-
-def _require(name: str, value: object, holds: bool, range_: str) -> None:
-    if not holds:
-        raise InvalidRequest(
-            f"Autoregressive was asked for with {name} = {value}.",
-            f"It must be {range_}.",
-            "Leave it at its default.",
-        )

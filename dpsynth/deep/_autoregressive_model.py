@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from dpsynth.deep._chain import Chain
+from dpsynth.deep._files import checked_array, read, write
 from dpsynth.deep._layout import layout_of
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
@@ -48,6 +45,11 @@ class AutoregressiveModel:
     shares: Mapping[str, NDArray[np.float64]]
     maps: Mapping[str, NDArray[np.int64]]
     arrays: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def suffix(self) -> str:
+        """How the name of a saved model ends."""
+        return ".safetensors"
 
     @cached_property
     def _chain(self) -> Chain:
@@ -136,19 +138,15 @@ class AutoregressiveModel:
             path: The file to write, replaced if it exists.
         """
         header = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
             "domain": self.domain.to_json(),
             "rows": self.rows,
             "order": list(self.order),
             "hidden": self.hidden,
         }
-        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         arrays: dict[str, NDArray[Any]] = dict(self.arrays)
         arrays |= {f"share_{i}": self.shares[name] for i, name in enumerate(self.order)}
         arrays |= {f"map_{i}": self.maps[name] for i, name in enumerate(self.order)}
-        whole = {name: np.ascontiguousarray(each) for name, each in arrays.items()}
-        Path(path).write_bytes(save(whole, metadata={"header": text}))
+        write(path, FORMAT, FORMAT_VERSION, header, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AutoregressiveModel:
@@ -157,27 +155,14 @@ class AutoregressiveModel:
         Raises:
             InvalidRequest: If the file is not such a model, or of another format version.
         """
-        try:
-            with safe_open(Path(path), framework="numpy") as file:
-                metadata = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = json.loads(metadata.pop("header"))
-            version = header["format_version"] if header["format"] == FORMAT else None
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise _not_a_model("It is not a model that was saved by dpsynth.") from error
-        if metadata or type(version) is not int or version != FORMAT_VERSION:
-            raise _not_a_model(f"This release reads format version {FORMAT_VERSION} only.")
-        try:
-            return cls._from(header, arrays)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise _not_a_model("Its header and its arrays do not fit together.") from error
+        return read(path, FORMAT, FORMAT_VERSION, cls._from)
 
     @classmethod
     def _from(
         cls, header: Mapping[str, Any], arrays: dict[str, NDArray[Any]]
     ) -> AutoregressiveModel:
         # A file may hold what a model is made of and nothing beside it.
-        if header.keys() != {"format", "format_version", "domain", "rows", "order", "hidden"}:
+        if header.keys() != {"domain", "rows", "order", "hidden"}:
             raise ValueError
         domain, order = Domain.from_json(header["domain"]), tuple(header["order"])
         rows, hidden = float(header["rows"]), header["hidden"]
@@ -190,13 +175,13 @@ class AutoregressiveModel:
         maps = {name: _map(arrays.pop(f"map_{i}"), domain, name) for i, name in enumerate(order)}
         layout = layout_of([maps[name] for name in order], hidden)
         shares = {
-            name: _checked(arrays.pop(f"share_{i}"), (domain.size(name),), np.float64)
+            name: checked_array(arrays.pop(f"share_{i}"), (domain.size(name),), np.float64)
             for i, name in enumerate(order)
         }
         if any((share < 0).any() for share in shares.values()):
             raise ValueError
         weights = {
-            name: _checked(arrays.pop(name), shape, np.float32)
+            name: checked_array(arrays.pop(name), shape, np.float32)
             for name, shape in layout.shapes.items()
         }
         if arrays:
@@ -204,23 +189,10 @@ class AutoregressiveModel:
         return cls(domain, rows, order, hidden, shares, maps, weights)
 
 
-def _checked(
-    values: NDArray[Any], shape: tuple[int, ...], dtype: type[np.floating[Any]]
-) -> NDArray[Any]:
-    if values.shape != shape or values.dtype != dtype or not np.isfinite(values).all():
-        raise ValueError("an array has not the shape that the header says")
-    return values
-
-
 def _map(values: NDArray[Any], domain: Domain, name: str) -> NDArray[np.int64]:
     right = values.shape == (domain.size(name),) and values.dtype == np.int64
     # Coarse codes are 0..k-1, so that nothing of another size can follow from them.
-    if not right or not np.array_equal(np.unique(values), np.arange(len(np.unique(values)))):
+    found = np.unique(values)
+    if not right or not np.array_equal(found, np.arange(found.size)):
         raise ValueError("coarse codes do not fit their column")
     return values
-
-
-def _not_a_model(limit: str) -> InvalidRequest:
-    return InvalidRequest(
-        "A file was to be read as a model.", limit, "Give a file written by a model's save()."
-    )

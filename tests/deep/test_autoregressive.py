@@ -379,7 +379,7 @@ def _rewritten(path: Path, change: dict[str, Any], arrays: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("change", "arrays", "limit"),
     [
-        ({"format": "another"}, {}, "format version 1 only"),
+        ({"format": "another"}, {}, "not a model of this kind"),
         ({"format_version": 2}, {}, "format version 1 only"),
         ({"format_version": True}, {}, "format version 1 only"),
         ({"hidden": 5}, {}, "do not fit"),

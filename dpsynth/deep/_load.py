@@ -1,0 +1,20 @@
+"""Models of this package, by what their file says it holds."""
+
+from __future__ import annotations
+
+import os
+
+from dpsynth.deep import _files, _latent_model
+from dpsynth.deep._autoregressive_model import AutoregressiveModel
+from dpsynth.deep._latent_model import LatentModel
+
+
+def load(path: str | os.PathLike[str]) -> AutoregressiveModel | LatentModel:
+    """Read a model that ``save`` wrote, of whichever generator.
+
+    Raises:
+        InvalidRequest: The file is no such model.
+    """
+    if _files.form_of(path) == _latent_model.FORMAT:
+        return LatentModel.load(path)
+    return AutoregressiveModel.load(path)

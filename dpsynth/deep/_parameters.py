@@ -1,0 +1,72 @@
+"""What the recipes of the neural generators refuse, in one voice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from dpsynth_accounting import InvalidRequest
+
+
+class Trained(Protocol):
+    """The parameters that every generator has."""
+
+    @property
+    def one_way(self) -> float: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def learning_rate(self) -> float | None: ...
+    @property
+    def average(self) -> float: ...
+
+
+def require(name: str, of: Trained, **own: tuple[bool, str]) -> None:
+    """Refuse parameters out of their range.
+
+    Args:
+        name: The generator.
+        of: Its parameters.
+        own: Of those that it alone has, whether they hold, and their range in words.
+
+    Raises:
+        InvalidRequest: One is out of its range.
+    """
+    learning = of.learning_rate
+    positive = learning is None or (learning > 0 and math.isfinite(learning))
+    rules = {
+        "one_way": (0 < of.one_way < 1, "above 0 and below 1"),
+        "rate": (0 < of.rate <= 1, "above 0 and at most 1"),
+        "iterations": (whole(of.iterations, 1), "a whole number from 1"),
+        "clip": (1e-6 <= of.clip <= 1e6, "from 1e-06 to 1e+06"),
+        "learning_rate": (positive, "a number above 0"),
+        "average": (0 <= of.average < 1, "at least 0 and below 1"),
+        **own,
+    }
+    for key, (holds, range_) in rules.items():
+        if not holds:
+            raise InvalidRequest(
+                f"{name} was asked for with {key} = {getattr(of, key)}.",
+                f"It must be {range_}.",
+                "Leave it at its default.",
+            )
+
+
+def require_columns(columns: Sequence[str]) -> None:
+    """Refuse a plan over no column."""
+    if not columns:
+        raise InvalidRequest(
+            "A plan over no columns was asked for.",
+            "A model has one column or more.",
+            "Declare a column that is neither dropped nor a key.",
+        )
+
+
+def whole(value: object, least: int) -> bool:
+    """Say whether a value is a whole number, and no less than the least."""
+    return type(value) is int and value >= least
