@@ -34,6 +34,7 @@ class AutoregressiveModel:
         hidden: How many hidden units there are; 0 if conditionals are log-linear.
         shares: For each column, float64 (size,): the noisy one-way distribution, which says how
             values lie inside a cell.
+        maps: For each column, int64 (size,): the coarse code by which columns after it read it.
         arrays: The network's weights, float32.
     """
 
@@ -42,6 +43,7 @@ class AutoregressiveModel:
     order: tuple[str, ...]
     hidden: int
     shares: Mapping[str, NDArray[np.float64]]
+    maps: Mapping[str, NDArray[np.int64]]
     arrays: Mapping[str, NDArray[np.float32]]
 
     @property
@@ -51,7 +53,8 @@ class AutoregressiveModel:
 
     @cached_property
     def _chain(self) -> Chain:
-        return Chain(layout_of(self.domain, self.order, self.hidden), self.arrays)
+        maps = [self.maps[name] for name in self.order]
+        return Chain(layout_of(maps, self.hidden), maps, self.arrays)
 
     def sample_codes(
         self,
@@ -140,8 +143,10 @@ class AutoregressiveModel:
             "order": list(self.order),
             "hidden": self.hidden,
         }
-        shares = {f"share_{i}": self.shares[name] for i, name in enumerate(self.order)}
-        write(path, FORMAT, FORMAT_VERSION, header, {**self.arrays, **shares})
+        arrays: dict[str, NDArray[Any]] = dict(self.arrays)
+        arrays |= {f"share_{i}": self.shares[name] for i, name in enumerate(self.order)}
+        arrays |= {f"map_{i}": self.maps[name] for i, name in enumerate(self.order)}
+        write(path, FORMAT, FORMAT_VERSION, header, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AutoregressiveModel:
@@ -167,7 +172,8 @@ class AutoregressiveModel:
         units = len(arrays["inner_bias"]) if "inner_bias" in arrays else 0
         if type(hidden) is not int or hidden != units or not math.isfinite(rows):
             raise ValueError
-        layout = layout_of(domain, order, hidden)
+        maps = {name: _map(arrays.pop(f"map_{i}"), domain, name) for i, name in enumerate(order)}
+        layout = layout_of([maps[name] for name in order], hidden)
         shares = {
             name: checked_array(arrays.pop(f"share_{i}"), (domain.size(name),), np.float64)
             for i, name in enumerate(order)
@@ -180,4 +186,13 @@ class AutoregressiveModel:
         }
         if arrays:
             raise ValueError
-        return cls(domain, rows, order, hidden, shares, weights)
+        return cls(domain, rows, order, hidden, shares, maps, weights)
+
+
+def _map(values: NDArray[Any], domain: Domain, name: str) -> NDArray[np.int64]:
+    right = values.shape == (domain.size(name),) and values.dtype == np.int64
+    # Coarse codes are 0..k-1, so that nothing of another size can follow from them.
+    found = np.unique(values)
+    if not right or not np.array_equal(found, np.arange(found.size)):
+        raise ValueError("coarse codes do not fit their column")
+    return values

@@ -29,10 +29,12 @@ class Chain:
 
     Attributes:
         layout: The layout.
+        maps: For each column in its order, int64 (size,): the coarse code it is read by.
         arrays: Its arrays, float32.
     """
 
     layout: Layout
+    maps: Sequence[NDArray[np.int64]]
     arrays: Mapping[str, Floats]
 
     def draw(self, n: int, given: Mapping[int, int], rng: np.random.Generator) -> Codes:
@@ -155,7 +157,7 @@ class _Walk:
         layout, place = self.chain.layout, self.done
         self.codes[:, place] = codes
         self.done += 1
-        rows = layout.starts[place] + codes
+        rows = layout.reads[place] + self.chain.maps[place][codes]
         for i, group in enumerate(layout.groups):
             if group.stop <= self.done:
                 self.logits[i] = self.logits[i][:0]

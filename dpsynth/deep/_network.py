@@ -28,16 +28,25 @@ class Network(nn.Module):
         layout: What there is.
         places: For each column in the layout's order, its place in a record.
         log_shares: For each column in that order, float (size,): what its logits start at.
+        maps: For each column in that order, int64 (size,): the coarse code it is read by.
     """
 
     places: Tensor
+    starts: Tensor
+    coarse: Tensor
 
     def __init__(
-        self, layout: Layout, places: Sequence[int], log_shares: Sequence[NDArray[np.float64]]
+        self,
+        layout: Layout,
+        places: Sequence[int],
+        log_shares: Sequence[NDArray[np.float64]],
+        maps: Sequence[NDArray[np.int64]],
     ) -> None:
         super().__init__()
         self.layout = layout
         self.register_buffer("places", torch.tensor(list(places)), persistent=False)
+        self.register_buffer("starts", torch.tensor(layout.starts[:-1]), persistent=False)
+        self.register_buffer("coarse", torch.from_numpy(np.concatenate(maps)), persistent=False)
         self.heads = nn.ModuleList(_head(layout, group) for group in layout.groups)
         self.inner: CodesLinear | None = None
         self.outers = nn.ModuleDict()
@@ -71,8 +80,9 @@ class Network(nn.Module):
             records: int64 (batch, columns): codes, in the order of the domain's names.
         """
         codes = records[:, self.places]
-        seen = functional.pad(codes, (1, 0))  # the constant is a column of one code
-        units = None if self.inner is None else torch.relu(self.inner(codes[:, :-1]))
+        read = self.coarse[codes + self.starts]
+        seen = functional.pad(read, (1, 0))  # the constant is a column of one code
+        units = None if self.inner is None else torch.relu(self.inner(read[:, :-1]))
         total = records.new_zeros(len(records), dtype=torch.float32)
         for i, (head, group) in enumerate(zip(self.heads, self.layout.groups, strict=True)):
             logits = head(seen[:, : group.stop])
@@ -108,7 +118,7 @@ def _weight(layer: nn.Module) -> nn.Parameter:
 
 
 def _head(layout: Layout, group: Group) -> CodesLinear:
-    seen = (1, *layout.sizes[: group.stop - 1])
+    seen = (1, *layout.inputs[: group.stop - 1])
     mask = None
     if group.stop - group.start > 1:
         column = np.arange(len(seen))[:, None]  # 0 is the constant, then the columns in order
@@ -119,7 +129,7 @@ def _head(layout: Layout, group: Group) -> CodesLinear:
 def _inner(layout: Layout) -> CodesLinear:
     column = np.arange(len(layout.sizes) - 1)[:, None]
     mask = torch.from_numpy(column < layout.degrees[None, :])
-    return CodesLinear(layout.sizes[:-1], layout.hidden, mask)
+    return CodesLinear(layout.inputs[:-1], layout.hidden, mask)
 
 
 def _outer(layout: Layout, group: Group) -> nn.Module:

@@ -18,7 +18,7 @@ import dpsynth as dp
 from dpsynth.deep import Autoregressive, AutoregressiveModel
 from dpsynth.deep._adam import Adam
 from dpsynth.deep._chain import smoothed
-from dpsynth.deep._layout import Layout, layout_of, ordered_columns
+from dpsynth.deep._layout import Layout, coarse_codes, layout_of, ordered_columns
 from dpsynth.deep._network import Network
 from dpsynth.domain import Domain
 from dpsynth.synthesizer import Model, Synthesizer
@@ -31,13 +31,20 @@ TINY = {"b": 3, "a": 2, "d": 4, "c": 2}
 WIDE = {"e": 70, "b": 3, "a": 2, "d": 66, "c": 5}
 
 
+def maps_of(sizes: dict[str, int]) -> list[NDArray[np.int64]]:
+    """In the order of the chain: codes of columns of 4 or more are read in pairs."""
+    order = ordered_columns(Domain.integers(sizes))
+    return [np.arange(sizes[name]) // (2 if sizes[name] >= 4 else 1) for name in order]
+
+
 def random_network(sizes: dict[str, int], hidden: int, seed: int = 0) -> Network:
     """A network whose weights are all random, masked ones too."""
     domain = Domain.integers(sizes)
     order = ordered_columns(domain)
-    layout = layout_of(domain, order, hidden)
+    maps = maps_of(sizes)
+    layout = layout_of(maps, hidden)
     shares = [np.log(np.full(size, 1 / size)) for size in layout.sizes]
-    network = Network(layout, [domain.names.index(name) for name in order], shares)
+    network = Network(layout, [domain.names.index(name) for name in order], shares, maps)
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for each in network.parameters():
@@ -50,7 +57,8 @@ def model_of(network: Network, sizes: dict[str, int]) -> AutoregressiveModel:
     arrays = network.arrays({p: p for p in network.parameters()})
     shares = {name: np.full(size, 1 / size) for name, size in sizes.items()}
     order = ordered_columns(domain)
-    return AutoregressiveModel(domain, 100.0, order, network.layout.hidden, shares, arrays)
+    maps = dict(zip(order, maps_of(sizes), strict=True))
+    return AutoregressiveModel(domain, 100.0, order, network.layout.hidden, shares, maps, arrays)
 
 
 def random_model(sizes: dict[str, int], hidden: int, seed: int = 0) -> AutoregressiveModel:
@@ -122,26 +130,43 @@ def test_logits_of_a_column_see_only_columns_before_it(sizes: dict[str, int]) ->
     before = logits(codes)
     for place, size in enumerate(layout.sizes):
         changed = codes.copy()
-        changed[:, place] = (changed[:, place] + 1) % size
+        changed[:, place] = (changed[:, place] + 2) % size if size > 2 else 1 - changed[:, place]
         after = logits(changed)
         moved = [not torch.equal(x, y) for x, y in zip(before, after, strict=True)]
         assert moved == [other > place for other in range(len(layout.sizes))]
 
 
 def test_layout_holds_no_more_than_a_chain_needs() -> None:
-    layout = Layout((2, 3, 70, 80), 6)
+    layout = Layout((2, 3, 70, 80), (2, 3, 35, 80), 6)
     assert [(g.start, g.stop) for g in layout.groups] == [(0, 3), (3, 4)]
     assert layout.starts == (0, 2, 5, 75, 155)
+    assert layout.reads == (0, 2, 5, 40, 120)
     assert layout.degrees.tolist() == [1, 1, 2, 2, 3, 3]
     assert [layout.units(place) for place in range(4)] == [0, 2, 4, 6]
     assert layout.shapes == {
         "head_0": (1 + 5, 75),
-        "head_1": (1 + 75, 80),
-        "inner": (75, 6),
+        "head_1": (1 + 40, 80),
+        "inner": (40, 6),
         "inner_bias": (6,),
         "outer_0": (75, 4),
         "outer_1": (80, 6),
     }
+
+
+def test_many_ordered_codes_are_read_in_parts_of_like_weight() -> None:
+    few = np.full(64, 1 / 64)
+    assert coarse_codes(few, 64).tolist() == list(range(64))
+    many = np.full(300, 1 / 300)
+    assert coarse_codes(many, 0).tolist() == list(range(300))  # names
+    shares = np.concatenate([[0.5], np.full(400, 0.45 / 400), [0.02, 0.03]])
+    found = coarse_codes(shares, 401)  # zero, amounts, and two codes without order
+    assert found[0] == 0
+    assert (found[1:401] > 0).all()
+    assert (np.diff(found) >= 0).all()
+    assert np.unique(found).tolist() == list(range(found[-1] + 1))
+    assert found[-1] < 66
+    assert len({*found[-2:], found[400]}) == 3
+    assert np.bincount(found, weights=shares)[1:-2].max() < 0.02
 
 
 def test_columns_are_ordered_by_size_and_then_as_they_come() -> None:
@@ -149,13 +174,14 @@ def test_columns_are_ordered_by_size_and_then_as_they_come() -> None:
 
 
 def test_network_begins_as_independent_columns_whatever_the_global_seed() -> None:
-    domain = Domain.integers(TINY)
-    layout = layout_of(domain, ordered_columns(domain), 4)
+    maps = maps_of(TINY)
+    layout = layout_of(maps, 4)
     shares = [np.arange(1.0, size + 1) / sum(range(size + 1)) for size in layout.sizes]
     made = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        made.append(Network(layout, [1, 3, 0, 2], [np.log(each) for each in shares]))
+        logs = [np.log(each) for each in shares]
+        made.append(Network(layout, [1, 3, 0, 2], logs, maps))
     for x, y in zip(made[0].parameters(), made[1].parameters(), strict=True):
         assert torch.equal(x, y)
     model = model_of(made[0], TINY)
@@ -368,6 +394,12 @@ def _rewritten(path: Path, change: dict[str, Any], arrays: dict[str, Any]) -> No
         ({}, {"head_0": None}, "do not fit"),
         ({}, {"head_0": np.zeros((3, 3), np.float32)}, "do not fit"),
         ({}, {"share_0": np.array([-1.0, 2.0])}, "do not fit"),
+        ({}, {"map_0": np.array([0, 2])}, "do not fit"),
+        ({}, {"map_0": np.array([-1, 0])}, "do not fit"),
+        ({}, {"map_0": np.array([0, 0])}, "do not fit"),
+        ({}, {"map_0": np.array([0, 10**12])}, "do not fit"),
+        ({}, {"map_0": np.array([0, 1, 2])}, "do not fit"),
+        ({}, {"map_0": np.array([0.0, 1.0])}, "do not fit"),
         ({}, {"share_0": np.array([np.nan, 1.0])}, "do not fit"),
         ({}, {"share_0": np.array([0.5, 0.5], np.float32)}, "do not fit"),
     ],
