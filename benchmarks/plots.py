@@ -9,6 +9,7 @@ epsilon, and the error beside the CPU seconds of each peer.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,10 @@ def main() -> None:
     mpl.rcParams.update({"svg.hashsalt": "dpsynth", "svg.fonttype": "path", "font.size": 10})
     FIGURES.mkdir(exist_ok=True)
     for name, figure in (("by-epsilon", by_epsilon()), ("by-time", by_time())):
-        figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None}, facecolor="white")
+        clean = "\n".join(each.rstrip() for each in written.getvalue().splitlines())
+        (FIGURES / f"{name}.svg").write_text(f"{clean}\n", encoding="utf-8")
         print(f"{name}.svg")
 
 
