@@ -33,6 +33,8 @@ from dpsynth_accounting.budget import Number
 
 _TRIPLES = 20  # most triples that a later pass scores, in units of the columns
 _FEW = 60  # columns up to which there are two passes
+_STEPS = 50  # of mirror descent between two passes
+_STEPS_LAST = 200  # and after the last one
 _WORTH_USING = 0.02  # share of the divided precision that is not left unused
 
 
@@ -60,8 +62,8 @@ class CliqueTree:
     one_way: float = 0.4
     scoring: float = 0.06
     passes: int | None = None
-    bins: int = 64
-    most_cells: int = 75_000
+    bins: int = 96
+    most_cells: int = 150_000
 
     def __post_init__(self) -> None:
         """Refuse shares and sizes that make no plan."""
@@ -103,6 +105,10 @@ class CliqueTree:
         bounds = Bounds(opening.coarsening.sizes, self.most_cells)
         candidates, measured = self._wanted(pairs(names)), list[Observation]()
         for _ in range(passes):
+            if measured:
+                fit = opening.fit(measured, steps=_STEPS, start=fit)
+                inside = self._wanted(triples(fit.tree))[: _TRIPLES * len(names)]
+                candidates = self._wanted(pairs(names)) + inside
             found = self._scores(shared, fit, candidates, opening, scoring * each)
             picked = choose(
                 found,
@@ -116,14 +122,11 @@ class CliqueTree:
             shares = [part(share * measuring * each) for share in picked.values()]
             answers = shared.measure(list(picked), shares, opening.coarsening.maps)
             measured += [Observation.of(answer) for answer in answers]
-            fit = opening.fit(measured, start=fit)
-            inside = self._wanted(triples(fit.tree))[: _TRIPLES * len(names)]
-            candidates = self._wanted(pairs(names)) + inside
         if shared.left > _WORTH_USING:  # a pass found nothing worth its noise: better one-ways
             share = part(float(shared.left) / len(names))
             again = shared.measure([(name,) for name in names], [share] * len(names))
             opening = opening.joined([Observation.of(answer) for answer in again])
-            fit = opening.fit(measured, start=fit)
+        fit = opening.fit(measured, steps=_STEPS_LAST, start=fit)
         return opening.model(fit, measured)
 
     def fit(self, vault: Vault, *, epsilon: Number, delta: Number | None = None) -> MarginalModel:

@@ -5,6 +5,7 @@ Koller and Friedman, *Probabilistic Graphical Models* (2009), section 4.2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from dpsynth.domain import Clique
 from dpsynth_accounting import InvalidRequest
+
+_SMALL = 256  # cells below which a plain sum is as quick as any
+_LONG = 64  # cells from which an innermost loop is worth its start
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,7 @@ class Factor:
 
     def project(self, clique: Clique) -> Factor:
         """Sum out every column that is not in ``clique``; axes in its order."""
-        return self._reduce(clique, lambda values, axes: values.sum(axis=axes))
+        return self._reduce(clique, summed)
 
     def logsumexp(self, clique: Clique) -> Factor:
         """Sum out in log space every column that is not in ``clique``; axes in its order."""
@@ -106,6 +110,62 @@ class Factor:
         shape = tuple(sizes[c] for c in clique)
         left, right = self.expand(clique, shape), other.expand(clique, shape)
         return Factor(clique, verb(left.values, right.values))
+
+
+def summed(values: NDArray[np.float64], axes: tuple[int, ...]) -> NDArray[np.float64]:
+    """What ``values.sum(axis=axes)`` is, by products with ones: along short axes ten times as fast.
+
+    Args:
+        values: float64 array.
+        axes: Distinct axes, each at least 0.
+    """
+    if values.size < _SMALL or not axes:
+        return np.asarray(values.sum(axis=axes))
+    kept = tuple(n for i, n in enumerate(values.shape) if i not in axes)
+    # Neighbouring axes of one fate are one axis; the longest that goes, goes first.
+    runs: list[tuple[int, bool]] = []
+    for i, length in enumerate(values.shape):
+        goes = i in axes
+        if runs and runs[-1][1] == goes:
+            length *= runs.pop()[0]
+        runs.append((length, goes))
+    while going := [i for i, (_, goes) in enumerate(runs) if goes]:
+        at = max(going, key=lambda i: runs[i][0])
+        length, _ = runs.pop(at)
+        before = math.prod(n for n, _ in runs[:at])
+        after = math.prod(n for n, _ in runs[at:])
+        ones = np.ones(length)
+        if after == 1:
+            values = values.reshape(before, length) @ ones
+        elif before == 1:
+            values = ones @ values.reshape(length, after)
+        else:
+            values = ones @ values.reshape(before, length, after)
+    return values.reshape(kept)
+
+
+def spaced(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """An array that broadcasts to ``shape`` as ``values`` does, and is quicker to combine with it.
+
+    Repeated along the last axes, so that the innermost loop is a long one; along the others it
+    stays as short as it was.
+
+    Args:
+        values: Array of as many axes as ``shape``, each of the same length or 1.
+        shape: What it is broadcast to.
+    """
+    cells, fates = 1, set[bool]()
+    for axis in range(len(shape) - 1, -1, -1):
+        if shape[axis] > 1:
+            fates.add(values.shape[axis] == 1)
+        cells *= shape[axis]
+        if cells >= _LONG:
+            if len(fates) == 1:  # one loop already
+                break
+            return np.ascontiguousarray(
+                np.broadcast_to(values, (*values.shape[:axis], *shape[axis:]))
+            )
+    return values
 
 
 def logsumexp(values: NDArray[np.float64], axes: tuple[int, ...]) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from dpsynth.domain import Clique, Domain
 from dpsynth.marginal.compress import Coarsening, fine_shares
 from dpsynth.marginal.elimination import conditioned, joint, require_cells
 from dpsynth.marginal.estimate import Fit, Observation
+from dpsynth.marginal.exchange import exchanged
 from dpsynth.marginal.factor import Factor, union
 from dpsynth.marginal.junction import Edge, JunctionTree
 from dpsynth.marginal.precision import Precision, standard_errors
@@ -104,7 +105,8 @@ class MarginalModel:
                 "A table has 0 rows or more.",
                 "Ask for 0 or more.",
             )
-        return sample_codes(self.tree, self.marginals, self.maps, self.shares, n, rng=rng)
+        codes = sample_codes(self.tree, self.marginals, self.maps, self.shares, n, rng=rng)
+        return exchanged(codes, self.tree, self.maps, self.marginal, rng=rng)
 
     def sample(
         self,

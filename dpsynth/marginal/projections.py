@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsynth.domain import Clique
+from dpsynth.marginal.factor import spaced, summed
 
 Array = NDArray[np.float64]
 
@@ -57,7 +58,7 @@ class Projections:
         """Return the wanted marginals of a table of the clique's shape."""
         tables = [table]
         for node in self._nodes:
-            tables.append(tables[node.parent].sum(axis=node.axes))
+            tables.append(summed(tables[node.parent], node.axes))
         return [tables[place] for place in self._wanted]
 
     def spread(self, marginals: Sequence[Array]) -> Array:
@@ -66,7 +67,8 @@ class Projections:
         for place, marginal in zip(self._wanted, marginals, strict=True):
             sums[place] += marginal
         for place, node in reversed(list(enumerate(self._nodes, 1))):
-            sums[node.parent] += sums[place].reshape(node.slots)
+            parent = sums[node.parent]
+            parent += spaced(sums[place].reshape(node.slots), parent.shape)
         return sums[0]
 
     def _build(self, clique: Clique, place: int, wanted: list[Clique]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsynth.domain import Clique
-from dpsynth.marginal.factor import logsumexp
+from dpsynth.marginal.factor import logsumexp, spaced, summed
 from dpsynth.marginal.junction import JunctionTree
 
 Array = NDArray[np.float64]
@@ -92,20 +92,21 @@ class Propagation:
         log_partition = math.fsum(peaks)
         inward: list[Array] = []
         for child, parent, away, _, _, there in self._edges:
-            message = beliefs[child].sum(axis=away)
+            message = summed(beliefs[child], away)
             least, most = float(np.min(message)), float(np.max(message))
             if not least > _TINY * max(most, 1.0):
                 return None
             inward.append(message)
             log_partition += math.log(most)
-            beliefs[parent] *= (message / most).reshape(there)
+            beliefs[parent] *= spaced((message / most).reshape(there), self.shapes[parent])
         whole = float(beliefs[0].sum())
         if not whole > _TINY:
             return None
         beliefs[0] *= total / whole
         for edge, message in zip(reversed(self._edges), reversed(inward), strict=True):
             child, parent, _, here, away, _ = edge
-            beliefs[child] *= (beliefs[parent].sum(axis=away) / message).reshape(here)
+            news = (summed(beliefs[parent], away) / message).reshape(here)
+            beliefs[child] *= spaced(news, self.shapes[child])
         return beliefs, log_partition + math.log(whole)
 
     def _in_logarithms(
@@ -148,7 +149,7 @@ class Propagation:
         """
         logs = [np.log(np.maximum(table, least)) for table in tables]
         for child, _, away, here, _, _ in self._edges:
-            separator = np.maximum(tables[child].sum(axis=away), least)
+            separator = np.maximum(summed(tables[child], away), least)
             logs[child] -= np.log(separator).reshape(here)
         return logs
 
@@ -165,8 +166,8 @@ class Propagation:
             fixed[0] * (total / mass) if mass > 0 else np.full_like(fixed[0], total / fixed[0].size)
         )
         for child, parent, away, here, parent_away, _ in reversed(self._edges):
-            wanted = fixed[parent].sum(axis=parent_away).reshape(here)
-            had = fixed[child].sum(axis=away).reshape(here)
+            wanted = summed(fixed[parent], parent_away).reshape(here)
+            had = summed(fixed[child], away).reshape(here)
             spread = np.broadcast_to(wanted * had.size / fixed[child].size, fixed[child].shape)
             share = np.divide(wanted, had, out=np.zeros_like(wanted), where=had > 0)
             fixed[child] = np.where(had > 0, fixed[child] * share, spread)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dpsynth.marginal.factor import Factor, logsumexp, union
+from dpsynth.marginal.factor import Factor, logsumexp, spaced, summed, union
 from dpsynth_accounting import InvalidRequest
 
 
@@ -78,3 +80,30 @@ def test_refuses_columns_it_lacks(factor: Factor) -> None:
 
 def test_union_keeps_the_first_order() -> None:
     assert union([("b", "a"), ("c", "a")]) == ("b", "a", "c")
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    goes=st.lists(st.booleans(), min_size=5, max_size=5),
+    seed=st.integers(0, 99),
+)
+def test_sums_are_those_of_numpy(shape: list[int], goes: list[bool], seed: int) -> None:
+    values = np.random.default_rng(seed).random(shape)
+    axes = tuple(i for i in range(len(shape)) if goes[i])
+    for each in (values, values.T.copy().T):  # also where the axes lie the other way round
+        found = summed(each, axes)
+        np.testing.assert_allclose(found, values.sum(axis=axes), rtol=1e-12)
+        assert found.shape == values.sum(axis=axes).shape
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    kept=st.lists(st.booleans(), min_size=5, max_size=5),
+)
+def test_what_is_spaced_broadcasts_as_before(shape: list[int], kept: list[bool]) -> None:
+    narrow = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=False))
+    values = np.arange(float(np.prod(narrow))).reshape(narrow)
+    found = spaced(values, tuple(shape))
+    assert found.ndim == len(shape)
+    np.testing.assert_array_equal(np.broadcast_to(found, shape), np.broadcast_to(values, shape))
+    assert found.size <= values.size * 9 * 63  # no more than the last axes, up to a long loop
