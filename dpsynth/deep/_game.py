@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dpsynth.deep._adam import Adam
 from dpsynth.deep._critic import PairCritic
 from dpsynth.deep._generator import Fakes, Generator
+
+_CONDITIONED, _RARE = 0.2, 0.01
+"""The square of what comes with a code of probability p counts 0.2 / (p + 0.01): nearly as of the
+conditional distribution, but not so nearly that the noise of rare codes outweighs all else."""
 
 
 class Game:
@@ -63,6 +66,8 @@ class Game:
         if mask is None:
             raise TypeError("the critic's layer is masked")
         self._later = mask
+        near = (_CONDITIONED / (generator.target + _RARE)).sqrt()
+        self._beside = (mask + mask.T) * near.unsqueeze(1)
         self._independent = torch.outer(generator.target, generator.target)
 
     def loss(self, module: nn.Module, records: Tensor) -> Tensor:
@@ -94,16 +99,14 @@ class Game:
         """Return the critic's view of the real rows, less so for pairs that are mostly noise.
 
         Each pair of columns is drawn towards independence (James and Stein 1961, "Estimation with
-        quadratic loss", section 2), given the noise of weights that no record can move; all the
-        way where the pair is within two standard deviations of noise alone.
+        quadratic loss", section 2), given the noise of weights that no record can move.
         """
         dead = self._real[self._later == 0]
         noise = float(dead.square().mean())
         beyond = (self._real - self._independent) * self._later
         square = self._blocks(beyond.square())
         cells = self._blocks(self._later)
-        alone = noise * (cells + 2 * (2 * cells).sqrt())
-        kept = (1 - alone / square.clamp(min=1e-30)).clamp(min=0)
+        kept = (1 - noise * cells / square.clamp(min=1e-30)).clamp(min=0)
         column = self.generator.column
         return (self._independent + beyond * kept[column][:, column]) * self._later
 
@@ -132,9 +135,8 @@ class Game:
             self.generator.target - fakes.one_way(),
         ]
         if fakes.codes is not None:
-            later = self._later + self._later.T
             lone = real + real.T - fakes.pairs_with_condition(len(self.generator.sizes))
-            found.append(lone * later * np.sqrt(0.5))
+            found.append(lone * self._beside)
         return found
 
     def state(self) -> dict[str, Tensor]:

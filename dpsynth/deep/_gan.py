@@ -63,11 +63,11 @@ class GAN:
     rate: float = 0.5
     iterations: int = 20
     critic_steps: int = 1
-    generator_steps: int = 60
-    codes: int = 32
+    generator_steps: int = 240
+    codes: int = 16
     latent: int = 16
     hidden: int = 128
-    fakes: int = 1024
+    fakes: int = 256
     learning_rate: float = 3e-3
     average: float = 0.99
 
@@ -120,7 +120,10 @@ class GAN:
             merged_codes(share, domain.ordered(name), self.codes)
             for name, share in zip(domain.names, shares, strict=True)
         ]
-        coarse = [np.bincount(m, weights=share) for m, share in zip(maps, shares, strict=True)]
+        coarse = [
+            np.bincount(map_, weights=share).astype(np.float64)
+            for map_, share in zip(maps, shares, strict=True)
+        ]
         generator = Generator(
             coarse, rows, latent=self.latent, hidden=self.hidden, conditional=conditional
         )

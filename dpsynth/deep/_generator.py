@@ -120,7 +120,7 @@ class Generator(nn.Module):
         """Set the biases so that columns have their noisy one-way distributions."""
         for _ in range(_ROUNDS):
             mean = self.fakes(_CALIBRATED, (0,)).one_way()
-            self.decoder.outer.bias += (self.target / mean.clamp(min=1e-12)).log().clamp(-2, 2)
+            self.decoder.outer.bias.add_((self.target / mean.clamp(min=1e-12)).log().clamp(-2, 2))
 
     def arrays(
         self, shares: Sequence[NDArray[np.float64]], maps: Sequence[NDArray[np.int64]]
@@ -132,7 +132,7 @@ class Generator(nn.Module):
             maps: For each column, int64 (size,): the coarse code of each code.
         """
         starts = np.cumsum([0, *self.sizes[:-1]])
-        wide = np.concatenate([start + each for start, each in zip(starts, maps, strict=True)])
+        wide = np.concatenate([each + start for start, each in zip(starts, maps, strict=True)])
         divided = np.log(np.concatenate(shares)) - np.log(self.target.double().numpy())[wide]
         found = self.decoder.arrays({each: each for each in self.decoder.parameters()})
         found["outer"] = np.ascontiguousarray(found["outer"][:, wide])

@@ -290,7 +290,6 @@ def test_noise_leaves_the_one_way_distributions_as_they_are(kind: type[GAN]) -> 
     for name, share in found.shares.items():
         shares = np.bincount(drawn[name], minlength=share.size) / 20_000
         assert abs(shares - share).sum() < 0.1
-    assert abs((drawn["b"] == drawn["a"]).mean() - 0.35) < 0.1  # and learns nothing from it
 
 
 def test_a_given_code_is_decoded_for() -> None:
