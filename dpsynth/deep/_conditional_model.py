@@ -58,7 +58,9 @@ class ConditionalModel(LatentModel):
                 codes[mine] = self._starts[name] + fixed[name]
                 weights[mine] += np.log(shares[fixed[name]])
             else:
-                codes[mine] = self._starts[name] + rng.choice(shares.size, mine.sum(), p=shares)
+                codes[mine] = self._starts[name] + rng.choice(
+                    shares.size, mine.sum(), p=shares / shares.sum()
+                )
         return np.column_stack([latent, codes.astype(np.float32)]), weights
 
     def _weighed(self, fixed: Mapping[str, int]) -> bool:
