@@ -61,6 +61,20 @@ def distance(real: pd.DataFrame, made: pd.DataFrame, sizes: dict[str, int], widt
 
 def fit(method: str, coded: Coded, epsilon: float, seed: int, options: Any) -> dict[str, float]:
     """Return the errors, CPU seconds and peak memory of one fit, or nothing if it did not end."""
+    made, cost = table(method, coded, (epsilon, DELTA), seed, options)
+    if made is None:
+        return {}
+    return {
+        "tvd2": distance(coded.rows, made, coded.sizes, 2),
+        "tvd3": distance(coded.rows, made, coded.sizes, 3),
+        **cost,
+    }
+
+
+def table(
+    method: str, coded: Coded, budget: tuple[float, float], seed: int, options: Any
+) -> tuple[pd.DataFrame | None, dict[str, float]]:
+    """Return a made table, or None if the fit did not end, and what it cost."""
     library = method.split(":")[0]
     own = Path(sys.executable) if library == "dpsynth" else None
     python = own or options.environments / library / "bin" / "python"
@@ -68,7 +82,7 @@ def fit(method: str, coded: Coded, epsilon: float, seed: int, options: Any) -> d
         source, domain, out = (Path(folder) / name for name in ("in.csv", "domain.json", "out.csv"))
         coded.rows.to_csv(source, index=False)
         domain.write_text(json.dumps({"sizes": coded.sizes, "ordinal": sorted(coded.ordinal)}))
-        words = [method, source, domain, epsilon, DELTA, seed, out]
+        words = [method, source, domain, *budget, seed, out]
         before = time.monotonic()
         process = subprocess.Popen(
             [python, ADAPTER, *map(str, words)],
@@ -78,11 +92,9 @@ def fit(method: str, coded: Coded, epsilon: float, seed: int, options: Any) -> d
         )
         used = _wait(process, before + options.limit)
         if used is None or not out.exists():
-            return {}
+            return None, {}
         made = pd.read_csv(out)[list(coded.sizes)]
-    return {
-        "tvd2": distance(coded.rows, made, coded.sizes, 2),
-        "tvd3": distance(coded.rows, made, coded.sizes, 3),
+    return made, {
         "cpu": used.ru_utime + used.ru_stime,
         "wall": time.monotonic() - before,
         "peak": used.ru_maxrss / 1024,

@@ -11,4 +11,4 @@ mkdir -p "$folder"
 "$folder/mbi/bin/pip" install --quiet mbi==2.0.0 pandas
 "$python" -m venv "$folder/snsynth"
 "$folder/snsynth/bin/pip" install --quiet torch==2.13.0
-"$folder/snsynth/bin/pip" install --quiet smartnoise-synth==1.0.8
+"$folder/snsynth/bin/pip" install --quiet smartnoise-synth==1.0.8 packaging

@@ -16,7 +16,7 @@ from dpsynth.deep._autoregressive_model import AutoregressiveModel
 from dpsynth.deep._chain import smoothed
 from dpsynth.deep._layout import coarse_codes, layout_of, ordered_columns
 from dpsynth.deep._network import Network
-from dpsynth.deep._parameters import require, require_columns, whole
+from dpsynth.deep._parameters import require, require_columns, whole, within_clips
 from dpsynth.vault import Block, Measure, Step, Train, Vault
 from dpsynth_accounting.budget import Number
 
@@ -61,8 +61,8 @@ class Autoregressive:
 
     def __post_init__(self) -> None:
         """Refuse what makes no plan."""
-        units = self.hidden is None or whole(self.hidden, 0)
-        require("Autoregressive", self, hidden=(units, "a whole number from 0, or None"))
+        units = (self.hidden is None or whole(self.hidden, 0), "a whole number from 0, or None")
+        require("Autoregressive", self, hidden=units, clip=within_clips(self.clip))
 
     @property
     def name(self) -> str:

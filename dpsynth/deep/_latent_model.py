@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from dpsynth.deep._files import checked_array, read, write
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
 
-FORMAT = "dpsynth-latent-model"
 FORMAT_VERSION = 1
 
 _ROWS = 1 << 14  # drawn at once
@@ -49,6 +48,8 @@ class LatentModel:
     rows: float
     shares: Mapping[str, NDArray[np.float64]]
     arrays: Mapping[str, Floats]
+
+    FORMAT: ClassVar[str] = "dpsynth-latent-model"
 
     @property
     def suffix(self) -> str:
@@ -126,30 +127,24 @@ class LatentModel:
         """
         header = {"domain": self.domain.to_json(), "rows": self.rows}
         shares = {f"share_{i}": self.shares[name] for i, name in enumerate(self.domain.names)}
-        write(path, FORMAT, FORMAT_VERSION, header, {**self.arrays, **shares})
+        write(path, self.FORMAT, FORMAT_VERSION, header, {**self.arrays, **shares})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LatentModel:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a model that ``save`` wrote; no code in the file is ever run.
 
         Raises:
             InvalidRequest: If the file is not such a model, or of another format version.
         """
-        return read(path, FORMAT, FORMAT_VERSION, cls._from)
+        return read(path, cls.FORMAT, FORMAT_VERSION, cls._from)
 
     @classmethod
-    def _from(cls, header: Mapping[str, Any], arrays: dict[str, NDArray[Any]]) -> LatentModel:
+    def _from(cls, header: Mapping[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         if header.keys() != {"domain", "rows"} or arrays["inner"].ndim != 2:
             raise ValueError
         domain, rows = Domain.from_json(header["domain"]), float(header["rows"])
         latent, hidden = arrays["inner"].shape
-        codes = sum(domain.size(name) for name in domain.names)
-        shapes = {
-            "inner": (latent, hidden),
-            "inner_bias": (hidden,),
-            "outer": (hidden, codes),
-            "outer_bias": (codes,),
-        }
+        shapes = cls._shapes(latent, hidden, sum(domain.size(name) for name in domain.names))
         shares = {
             name: checked_array(arrays.pop(f"share_{i}"), (domain.size(name),), np.float64)
             for i, name in enumerate(domain.names)
@@ -159,15 +154,24 @@ class LatentModel:
             raise ValueError
         return cls(domain, rows, shares, weights)
 
+    @classmethod
+    def _shapes(cls, latent: int, hidden: int, codes: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every array, by name."""
+        return {
+            "inner": (latent, hidden),
+            "inner_bias": (hidden,),
+            "outer": (hidden, codes),
+            "outer_bias": (codes,),
+        }
+
     @cached_property
     def _ends(self) -> list[int]:
         return list(accumulate(self.domain.size(name) for name in self.domain.names))
 
     def _log_shares(self, latent: Floats) -> dict[str, NDArray[np.float64]]:
         """Log-probabilities of each column's codes given the vectors, float64 (rows, size)."""
-        arrays = self.arrays
-        units = np.maximum(latent @ arrays["inner"] + arrays["inner_bias"], 0)
-        logits = (units @ arrays["outer"] + arrays["outer_bias"]).astype(np.float64)
+        units = np.maximum(self._units(latent), 0)
+        logits = (units @ self.arrays["outer"] + self.arrays["outer_bias"]).astype(np.float64)
         parts = np.split(logits, self._ends[:-1], axis=1)
         found = {}
         for name, part in zip(self.domain.names, parts, strict=True):
@@ -176,14 +180,27 @@ class LatentModel:
             found[name] = part
         return found
 
+    def _units(self, latent: Floats) -> Floats:
+        found: Floats = latent @ self.arrays["inner"] + self.arrays["inner_bias"]
+        return found
+
+    def _proposed(
+        self, n: int, fixed: Mapping[str, int], rng: np.random.Generator
+    ) -> tuple[Floats, NDArray[np.float64]]:
+        """Draw latent vectors, and the logarithm of what each weighs before what it decodes to."""
+        size = self.arrays["inner"].shape[0]
+        return rng.standard_normal((n, size), dtype=np.float32), np.zeros(n)
+
+    def _weighed(self, fixed: Mapping[str, int]) -> bool:
+        """Say whether vectors have to be chosen for what is fixed."""
+        return bool(fixed)
+
     def _latent(self, n: int, fixed: Mapping[str, int], rng: np.random.Generator) -> Floats:
         """Return a latent vector for each row: of the standard normal, or given what is fixed."""
-        size = self.arrays["inner"].shape[0]
-        if not fixed or not n:
-            return rng.standard_normal((n, size), dtype=np.float32)
+        if not self._weighed(fixed) or not n:
+            return self._proposed(n, fixed, rng)[0]
         many = max(_PROPOSALS * n, _LEAST_PROPOSALS)
-        proposed = rng.standard_normal((many, size), dtype=np.float32)
-        weights = np.zeros(many)
+        proposed, weights = self._proposed(many, fixed, rng)
         for start in range(0, many, _ROWS):
             part = slice(start, start + _ROWS)
             logs = self._log_shares(proposed[part])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from dpsynth.deep import _files, _latent_model
+from dpsynth.deep import _files
 from dpsynth.deep._autoregressive_model import AutoregressiveModel
+from dpsynth.deep._conditional_model import ConditionalModel
 from dpsynth.deep._latent_model import LatentModel
 
 
@@ -15,6 +16,8 @@ def load(path: str | os.PathLike[str]) -> AutoregressiveModel | LatentModel:
     Raises:
         InvalidRequest: The file is no such model.
     """
-    if _files.form_of(path) == _latent_model.FORMAT:
-        return LatentModel.load(path)
+    form = _files.form_of(path)
+    for kind in (LatentModel, ConditionalModel):
+        if form == kind.FORMAT:
+            return kind.load(path)
     return AutoregressiveModel.load(path)

@@ -19,8 +19,6 @@ class Trained(Protocol):
     @property
     def iterations(self) -> int: ...
     @property
-    def clip(self) -> float: ...
-    @property
     def learning_rate(self) -> float | None: ...
     @property
     def average(self) -> float: ...
@@ -43,7 +41,6 @@ def require(name: str, of: Trained, **own: tuple[bool, str]) -> None:
         "one_way": (0 < of.one_way < 1, "above 0 and below 1"),
         "rate": (0 < of.rate <= 1, "above 0 and at most 1"),
         "iterations": (whole(of.iterations, 1), "a whole number from 1"),
-        "clip": (1e-6 <= of.clip <= 1e6, "from 1e-06 to 1e+06"),
         "learning_rate": (positive, "a number above 0"),
         "average": (0 <= of.average < 1, "at least 0 and below 1"),
         **own,
@@ -55,6 +52,11 @@ def require(name: str, of: Trained, **own: tuple[bool, str]) -> None:
                 f"It must be {range_}.",
                 "Leave it at its default.",
             )
+
+
+def within_clips(clip: float) -> tuple[bool, str]:
+    """Say whether a clip is in range, and the range in words."""
+    return 1e-6 <= clip <= 1e6, "from 1e-06 to 1e+06"
 
 
 def require_columns(columns: Sequence[str]) -> None:

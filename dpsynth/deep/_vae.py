@@ -20,7 +20,7 @@ from dpsynth.deep._adam import Adam
 from dpsynth.deep._chain import smoothed
 from dpsynth.deep._decoder import Decoder, fill
 from dpsynth.deep._latent_model import LatentModel
-from dpsynth.deep._parameters import require, require_columns, whole
+from dpsynth.deep._parameters import require, require_columns, whole, within_clips
 from dpsynth.vault import Block, Measure, Step, Train, Vault
 from dpsynth.vault._train import CodesLinear
 from dpsynth_accounting.budget import Number
@@ -65,7 +65,8 @@ class VAE:
         """Refuse what makes no plan."""
         latent = self.latent is None or whole(self.latent, 1)
         require("VAE", self, latent=(latent, "a whole number from 1, or None"))
-        require("VAE", self, hidden=(whole(self.hidden, 1), "a whole number from 1"))
+        hidden = (whole(self.hidden, 1), "a whole number from 1")
+        require("VAE", self, hidden=hidden, clip=within_clips(self.clip))
 
     @property
     def name(self) -> str:
