@@ -15,6 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -33,8 +34,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "0.2 for the one-ways": {"one_way": 0.2},
     "0.6 for the one-ways": {"one_way": 0.6},
     "16 coarse codes": {"bins": 16},
+    "64 coarse codes": {"bins": 64},
     "cliques of 2,000 cells": {"most_cells": 2_000},
     "cliques of 10,000 cells": {"most_cells": 10_000},
+    "cliques of 75,000 cells": {"most_cells": 75_000},
 }
 
 
@@ -96,6 +99,9 @@ def main() -> None:
     for name, changed in VARIANTS.items():
         method = dp.CliqueTree(**changed)
         show(name, [errors_of(method, real, schema, seed) for seed in range(chosen.seeds)])
+    with mock.patch("dpsynth.marginal.model.exchanged", lambda codes, *_, **__: codes):
+        runs = [errors_of(dp.CliqueTree(), real, schema, seed) for seed in range(chosen.seeds)]
+    show("no exchanges between rows", runs)
     wide, rng = hundred(), np.random.default_rng(1)
     columns = dp.Schema({str(name): dp.Categorical(tuple(range(10))) for name in wide})
     for named in (dp.MST(), dp.CliqueTree()):

@@ -32,7 +32,7 @@ from dpsynth.synthesizer import named
 
 SETS = (("adult", "mst"), ("adult", "clique-tree"), ("acs", "clique-tree"))
 ESTIMATORS = ("MirrorDescent", "LBFGS", "UniversalAcceleratedMethod")
-STEPS = 100  # of a clique tree's fit; a tree of pairs needs a few of Newton's
+STEPS, ENOUGH = 200, 0.5  # of a clique tree's fit; a tree of pairs needs a few of Newton's
 WORKER = Path(__file__).parent / "peers" / "_mbi_fit.py"
 
 
@@ -53,7 +53,7 @@ def measure(table: str, method: str, options: Any, path: Path) -> None:
         last.update(seen=list(seen), sizes=dict(sizes), total=rest["total"])
         return inference.estimate(seen, sizes, **rest)
 
-    module = {"mst": "mst", "clique-tree": "clique_tree"}[method]
+    module = {"mst": "mst", "clique-tree": "opening"}[method]
     with tempfile.TemporaryDirectory() as folder:
         account = dp.Ledger(Path(folder) / "ledger.db").account("x", dp.Budget(1, 1e-9))
         vault = dp.Vault(coded.rows, schema, account, unit=dp.Row(), audit_share=0.0)
@@ -83,7 +83,9 @@ def ours(path: str) -> None:
             for i, (clique, sigma) in enumerate(parts)
         ]
     with measured() as cost:
-        fit = inference.estimate(seen, facts["sizes"], total=facts["total"], iterations=STEPS)
+        fit = inference.estimate(
+            seen, facts["sizes"], total=facts["total"], iterations=STEPS, enough=ENOUGH
+        )
     used = resource.getrusage(resource.RUSAGE_SELF)
     line = {"loss": fit.loss, "steps": fit.iterations, "fit": cost.cpu, "peak": cost.peak}
     print(json.dumps(line | {"cpu": used.ru_utime + used.ru_stime}))

@@ -132,13 +132,16 @@ class Descent:
     def __init__(self, propagation: Propagation, loss: Loss, total: float) -> None:
         self._propagation, self._loss, self._total = propagation, loss, total
 
-    def run(self, start: Sequence[Array], *, tolerance: float, steps: int) -> Descended:
+    def run(
+        self, start: Sequence[Array], *, tolerance: float, steps: int, enough: float = 0.0
+    ) -> Descended:
         """Step until the loss is within ``tolerance * max(loss, 1)`` of the least possible.
 
         Args:
             start: Log-potentials of the first distribution.
             tolerance: Relative gap to stop at.
             steps: When to stop in any case.
+            enough: A loss that is low enough to stop at.
         """
         nothing = [np.zeros_like(value) for value in self._loss.values]
         base = list(start)
@@ -161,6 +164,8 @@ class Descent:
             weight += length
             level += length * self._loss.intercept(between)
             curvature *= 0.8
+            if value <= enough:
+                return Descended(tables, value, max(bound, self._tangent(residuals)), step)
             if step % CHECK_EVERY == 0 or step == steps:
                 planes = (level - self._total * self._highest(mirror.weights)) / weight
                 bound = max(bound, planes, self._tangent(residuals))

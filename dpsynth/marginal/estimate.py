@@ -110,6 +110,7 @@ def estimate(
     total: float | None = None,
     tolerance: float = 1e-2,
     iterations: int = 2000,
+    enough: float = 0.0,
     start: Fit | None = None,
     impossible: Mapping[Clique, NDArray[np.bool_]] | None = None,
 ) -> Fit:
@@ -126,6 +127,8 @@ def estimate(
         total: Number of rows; by default ``estimate_total(observations)``.
         tolerance: Relative gap at which mirror descent stops.
         iterations: Steps after which it stops in any case; ``Fit.gap`` then says how far it got.
+        enough: A loss, as a share of that which noise alone would give the true counts, at which
+            mirror descent stops: below, it would learn the noise (Morozov's discrepancy principle).
         start: A fit of the same columns, to some of the same observations, which mirror descent
             begins near; by default it begins at independence.
         impossible: Structural zeros: of some sets of columns the cells that no row can be in, true
@@ -151,16 +154,20 @@ def estimate(
         if len(clique) == 1 and clique not in merged:  # Nobody measured the column: uniform.
             size = sizes[clique[0]]
             merged[clique] = Observation(clique, np.full(size, rows / size), np.ones(size))
+    # Half a chi-squared of as many cells is half their number.
+    count = sum(each.values.size for each in merged.values())
+    limits = (tolerance, iterations, enough * count / 2)
     if zeros:
-        return _general(tree, merged, sizes, rows, (tolerance, iterations), start, zeros)
+        return _general(tree, merged, sizes, rows, limits, start, zeros)
     if tree.independent:
         return _independent(tree, merged, sizes, rows)
     if all(clique in merged for clique in tree.cliques):
         fit = _decomposable(tree, merged, sizes, rows)
         if fit.gap <= _CERTAIN * max(fit.loss, 1.0):
             return fit
-        tolerance = min(tolerance, _CERTAIN)  # Newton's method did not end: as for any tree, then
-    return _general(tree, merged, sizes, rows, (tolerance, iterations), start)
+        # Newton's method did not end: as for any tree, then.
+        limits = (min(tolerance, _CERTAIN), iterations, limits[2])
+    return _general(tree, merged, sizes, rows, limits, start)
 
 
 def estimate_total(observations: Sequence[Observation]) -> float:
@@ -260,7 +267,7 @@ def _general(
     merged: Mapping[Clique, Observation],
     sizes: Mapping[str, int],
     rows: float,
-    limits: tuple[float, int],
+    limits: tuple[float, int, float],
     before: Fit | None,
     zeros: Mapping[Clique, NDArray[np.bool_]] | None = None,
 ) -> Fit:
@@ -275,8 +282,9 @@ def _general(
     start = _start(propagation, tree, merged, sizes, rows)
     if before is not None:
         start = _near(before, start, propagation, tree)
-    tolerance, steps = limits
-    end = Descent(propagation, loss, rows).run(start, tolerance=tolerance, steps=steps)
+    tolerance, steps, enough = limits
+    descent = Descent(propagation, loss, rows)
+    end = descent.run(start, tolerance=tolerance, steps=steps, enough=enough)
     return _fit(tree, end.tables, rows, end.loss, end.bound, end.steps)
 
 

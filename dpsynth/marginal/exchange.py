@@ -31,6 +31,7 @@ MOST_CELLS = 1 << 18
 MOST_LOOKUPS = 1 << 26
 """About how many cells are looked up in all: a second's work. More rows have less noise."""
 
+_OVERHEAD = 1 << 17  # of a pair in a move, in cells: what it takes however few rows there are
 _PARTS = 24  # in which the rows are taken, so that an exchange sees most of those before it
 _LEAST = 64  # pairs of rows in a part
 
@@ -120,7 +121,8 @@ def _excess(
         cells = math.prod(maps[name].size for name in pair)
         if cells <= MOST_CELLS:
             # The noise of a count is at most its root, and that of few rows is theirs.
-            ranked.append((-math.sqrt(min(cells, n)) / times, 2 * n * times, pair))
+            work = (2 * n + _OVERHEAD) * times
+            ranked.append((-math.sqrt(min(cells, n)) / times, work, pair))
     found, left = {}, MOST_LOOKUPS
     for _, work, pair in sorted(ranked):
         if work > left:

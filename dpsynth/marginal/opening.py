@@ -17,6 +17,7 @@ from dpsynth.workload import Workload
 from dpsynth_accounting import InvalidRequest
 
 _MOST_RANGES = 0.2  # of what is divided, for all columns that are asked in ranges
+_ENOUGH = 0.5  # of the loss that noise alone gives: a fit nearer than that follows the noise
 _UNITS = 1 << 40  # shares are whole multiples of one part in so many
 
 
@@ -83,6 +84,7 @@ class Opening:
             self.coarsening.sizes,
             total=self.total,
             iterations=steps,
+            enough=_ENOUGH,
             start=near,
         )
 
