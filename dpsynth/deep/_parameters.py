@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dpsynth_accounting import InvalidRequest
@@ -48,6 +48,20 @@ def require(name: str, of: Trained, **own: tuple[bool, str]) -> None:
         "average": (0 <= of.average < 1, "at least 0 and below 1"),
         **own,
     }
+    refuse(name, of, rules)
+
+
+def refuse(name: str, of: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse the first parameter whose rule does not hold.
+
+    Args:
+        name: The generator.
+        of: Its parameters.
+        rules: For each, whether it holds, and its range in words.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
     for key, (holds, range_) in rules.items():
         if not holds:
             raise InvalidRequest(
