@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpsynth.deep._layout import coarse_codes
 from dpsynth.vault._train import MaskedLinear
 
-_ORDERED = 8  # codes in order beyond which a column is waves, not a corner for each code
-_WAVES = 6
+_PARTS = 32  # of a column's codes in order that have a vector of their own
+_ORDERED = 8  # codes in order beyond which a random sign follows it
 
 Floats = NDArray[np.float64]
 
@@ -157,25 +158,18 @@ class _Inner(nn.Module):
 def column_vectors(share: Floats, ordered: int) -> Floats:
     """Return a vector of length 1 for each code of a column, float64 (size, coordinates).
 
-    Codes without order are the corners of a regular simplex. Many codes in order lie at the middle
-    of their part of the column's distribution, u in [0, 1], and are cosines and sines of pi k u.
+    They are the corners of a regular simplex, which lie around zero: so their products say how
+    columns depend on each other, and little of what each is by itself. Of many codes in order,
+    neighbours that are about a 32nd of the rows together share one.
 
     Args:
         share: The column's distribution, float64 (size,), of sum 1.
         ordered: How many leading codes are in natural order.
     """
-    if share.size == 1:
-        return np.ones((1, 1))
-    if ordered <= _ORDERED:
-        corners = np.eye(share.size) - 1 / share.size
-        return np.asarray(corners / np.linalg.norm(corners, axis=1, keepdims=True))
-    part = share[:ordered]
-    angles = np.pi * np.outer((part.cumsum() - part / 2) / part.sum(), np.arange(1, _WAVES + 1))
-    found = np.zeros((share.size, 2 * _WAVES + share.size - ordered))
-    found[:ordered, :_WAVES] = np.cos(angles) / math.sqrt(_WAVES)
-    found[:ordered, _WAVES : 2 * _WAVES] = np.sin(angles) / math.sqrt(_WAVES)
-    found[ordered:, 2 * _WAVES :] = np.eye(share.size - ordered)
-    return found
+    parts = coarse_codes(share, ordered, _PARTS)
+    count = int(parts.max()) + 1
+    corners = np.eye(count) - (1 / count if count > 1 else 0)
+    return np.asarray(corners / np.linalg.norm(corners, axis=1, keepdims=True))[parts]
 
 
 def column_signs(share: Floats, ordered: int, count: int, rng: np.random.Generator) -> Floats:

@@ -112,22 +112,26 @@ def ordered_columns(domain: Domain) -> tuple[str, ...]:
     return tuple(sorted(domain.names, key=domain.size))
 
 
-def coarse_codes(shares: NDArray[np.float64], ordered: int) -> NDArray[np.int64]:
+def coarse_codes(
+    shares: NDArray[np.float64], ordered: int, most: int = _INPUTS
+) -> NDArray[np.int64]:
     """Return the coarse code by which each code of a column is read, int64 (size,), 0..k-1.
 
-    Of many codes in natural order, neighbours are merged so that at most 64 are left that are
-    about equally probable: each weight is then learnt from enough rows. A code of more than a
-    32nd of the rows, such as an amount of zero, stays by itself; so do codes without order.
+    Of many codes in natural order, neighbours are merged so that at most ``most`` are left that
+    are about equally probable: each weight is then learnt from enough rows. A code of more than
+    two such parts of the rows, such as an amount of zero, stays by itself; so do codes without
+    order.
 
     Args:
         shares: The column's distribution, float64 (size,), of sum 1.
         ordered: How many leading codes are in natural order.
+        most: How many may be left of those.
     """
-    if ordered <= _INPUTS:
+    if ordered <= most:
         return np.arange(shares.size, dtype=np.int64)
     part = shares[:ordered]
     middles = (part.cumsum() - part / 2) / part.sum()
-    bins = np.unique(np.floor(middles * _INPUTS), return_inverse=True)[1].astype(np.int64)
+    bins = np.unique(np.floor(middles * most), return_inverse=True)[1].astype(np.int64)
     rest = np.arange(shares.size - ordered, dtype=np.int64)
     return np.concatenate([bins, bins[-1] + 1 + rest])
 

@@ -32,8 +32,8 @@ class MERF:
     latent: int = 16
     hidden: int = 128
     iterations: int = 800
-    batch: int = 1024
-    learning_rate: float = 1e-2
+    batch: int = 512
+    learning_rate: float = 5e-3
     average: float = 0.98
 
     @property
