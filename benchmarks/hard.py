@@ -68,7 +68,7 @@ def _columns(rng: np.random.Generator, size: int) -> np.ndarray[Any, Any]:
 def _coded(columns: np.ndarray[Any, Any], target: np.ndarray[Any, Any], size: int) -> Coded:
     rows = pd.DataFrame(columns, columns=[f"c{i}" for i in range(COLUMNS - 1)])
     rows["target"] = target.astype(np.int64)
-    sizes = {name: size for name in rows} | {"target": 2}
+    sizes = dict.fromkeys(rows, size) | {"target": 2}
     return Coded(rows, sizes, frozenset(name for name in sizes if sizes[name] > 2))
 
 

@@ -8,6 +8,7 @@ one Gaussian answer. They are the features of a kernel on records, as in Harder,
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import accumulate, combinations
@@ -110,12 +111,15 @@ class Embedding:
 
     Attributes:
         module: The module: a parameter for each feature, whose values do not matter.
+        features: The features, in single precision.
         pairs: What the vault said of products of two columns, (coordinates, coordinates).
         triples: What it said of the random products, (triples,).
     """
 
     def __init__(self, features: Features) -> None:
         self.module: nn.Module = _Inner(features)
+        self.features = copy.deepcopy(features).float()
+        self._mask = features.mask.float()
         self.pairs, self.triples = (torch.zeros(shape) for shape in features.shapes)
 
     def loss(self, module: nn.Module, records: Tensor) -> Tensor:
@@ -128,6 +132,24 @@ class Embedding:
         self.pairs = gradients[0].float()
         if len(gradients) > 1:
             self.triples = gradients[1].float().flatten()
+
+    def distance(self, shares: Sequence[Tensor]) -> Tensor:
+        """Return the squared distance of what is expected of made records from what was taken.
+
+        Each half of them has an expectation of its own, so that their product is without bias.
+
+        Args:
+            shares: For each column, float32 (batch, size): its distribution in each record, given
+                which columns are independent.
+        """
+        features = self.features
+        vectors, products = features.of_shares(shares)
+        halves = []
+        for z, signs in zip(vectors.tensor_split(2), products.tensor_split(2), strict=True):
+            pairs = (z.t() @ z) * (features.of_pairs / len(z)) - self.pairs
+            halves.append((pairs * self._mask, signs.mean(0) * features.of_triples - self.triples))
+        (pairs, triples), (others, more) = halves
+        return (pairs * others).sum() + (triples * more).sum()
 
     def state(self) -> dict[str, Tensor]:
         """Return what was taken."""
@@ -199,4 +221,4 @@ def _triples(columns: int, count: int, rng: np.random.Generator) -> NDArray[np.i
         return np.empty((0, 3), dtype=np.int64)
     rounds = -(-count // len(whole))
     drawn = np.concatenate([rng.permutation(len(whole)) for _ in range(rounds)])[:count]
-    return np.array(whole, dtype=np.int64)[drawn]
+    return np.asarray(np.array(whole, dtype=np.int64)[drawn])

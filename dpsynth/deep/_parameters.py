@@ -38,13 +38,12 @@ def require(name: str, of: Trained, **own: tuple[bool, str]) -> None:
         InvalidRequest: One is out of its range.
     """
     learning = of.learning_rate
-    positive = learning is None or (learning > 0 and math.isfinite(learning))
     rules = {
         "one_way": (0 < of.one_way < 1, "above 0 and below 1"),
         "rate": (0 < of.rate <= 1, "above 0 and at most 1"),
         "iterations": (whole(of.iterations, 1), "a whole number from 1"),
         "clip": (1e-6 <= of.clip <= 1e6, "from 1e-06 to 1e+06"),
-        "learning_rate": (positive, "a number above 0"),
+        "learning_rate": (learning is None or positive(learning), "a number above 0"),
         "average": (0 <= of.average < 1, "at least 0 and below 1"),
         **own,
     }
@@ -84,3 +83,8 @@ def require_columns(columns: Sequence[str]) -> None:
 def whole(value: object, least: int) -> bool:
     """Say whether a value is a whole number, and no less than the least."""
     return type(value) is int and value >= least
+
+
+def positive(value: float) -> bool:
+    """Say whether a number is above 0 and finite."""
+    return value > 0 and math.isfinite(value)
