@@ -84,7 +84,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 10.0])
-    options.add_argument("--methods", nargs="+", default=["autoregressive", "vae", "clique-tree"])
+    options.add_argument("--methods", nargs="+", default=["autoregressive", "vae", "merf", "clique-tree"])
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     chosen = options.parse_args()
     sizes = json.loads((chosen.data / "adult-domain.json").read_text())
