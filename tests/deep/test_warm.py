@@ -56,7 +56,7 @@ def test_what_the_other_method_learnt_is_where_training_starts(tmp_path: Path) -
 
 def test_training_goes_on_from_there(tmp_path: Path) -> None:
     """The other method knows single columns alone, so what pairs it learns are of the rows."""
-    method = Autoregressive(warm="independent", iterations=60, rate=0.3, learning_rate=0.1)
+    method = Autoregressive(warm="independent", iterations=40, rate=0.3, learning_rate=0.1)
     drawn = fitted(method, tmp_path, 20.0).sample_codes(20_000, rng=np.random.default_rng(0))
     assert float((drawn["b"] == drawn["a"]).mean()) > 0.6
 
