@@ -17,15 +17,12 @@ from dpsynth.deep._chain import smoothed
 from dpsynth.deep._layout import coarse_codes, layout_of, ordered_columns
 from dpsynth.deep._network import Network
 from dpsynth.deep._parameters import require, require_columns, whole
-from dpsynth.deep._warm import Made
-from dpsynth.synthesizer import named
-from dpsynth.vault import Block, Measure, Step, Train, Vault, scaled
+from dpsynth.vault import Block, Measure, Step, Train, Vault
 from dpsynth_accounting.budget import Number
 
 _ENOUGH = 3.0  # epsilon from which hidden units learn more than their weights add noise
 _HIDDEN = 128
 _RATES = (6e-3, 3e-3)  # of learning, without hidden units and with
-_WARM_RATE = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +41,8 @@ class Autoregressive:
         hidden: How many hidden units there are; None for 0 below an epsilon of 3, else 128.
         clip: Greatest norm of a unit's gradient. That of a row is mostly above 1, so rows count
             about equally.
-        learning_rate: Of the first step; None for 0.006 without hidden units, 0.003 with, and
-            0.002 after another method.
+        learning_rate: Of the first step; None for 0.006 without hidden units, 0.003 with.
         average: Decay of the average of the weights over the steps.
-        warm: Name of another method, such as ``clique-tree``, that is fitted first, in place of
-            the one-way marginals: training then starts from a network that was taught, for free,
-            on rows drawn from it. None for none.
-        warm_share: Share of the precision for that method, above 0 and below 1.
 
     Raises:
         InvalidRequest: A parameter is out of its range.
@@ -66,21 +58,11 @@ class Autoregressive:
     clip: float = 1.0
     learning_rate: float | None = None
     average: float = 0.99
-    warm: str | None = None
-    warm_share: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse what makes no plan."""
         units = self.hidden is None or whole(self.hidden, 0)
-        require(
-            "Autoregressive",
-            self,
-            hidden=(units, "a whole number from 0, or None"),
-            warm=(self.warm != self.name, "the name of another method, or None"),
-            warm_share=(0 < self.warm_share < 1, "above 0 and below 1"),
-        )
-        if self.warm is not None:
-            named(self.warm, {})
+        require("Autoregressive", self, hidden=(units, "a whole number from 0, or None"))
 
     @property
     def name(self) -> str:
@@ -96,22 +78,14 @@ class Autoregressive:
         require_columns(columns)
         if len(columns) < 2:  # there is nothing to learn but its marginal
             return (Measure(len(columns), 1.0),)
-        if self.warm is not None:
-            first = scaled(named(self.warm, {}).steps(columns), self.warm_share)
-            return (*first, Train(self.rate, self.iterations, round(1 - self.warm_share, 12)))
         training = Train(self.rate, self.iterations, round(1 - self.one_way, 12))
         return (Measure(len(columns), self.one_way), training)
 
     def run(self, block: Block) -> AutoregressiveModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
         domain, order = block.domain, ordered_columns(block.domain)
-        made = None
-        if self.warm is not None and len(order) > 1:
-            made = Made.by(named(self.warm, {}).run(block))
-            shares, rows = made.shares(domain, order), made.rows
-        else:
-            ones = block.measure([(name,) for name in order])
-            shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
+        ones = block.measure([(name,) for name in order])
+        shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
         maps = [
             coarse_codes(share, domain.ordered(name))
             for name, share in zip(order, shares, strict=True)
@@ -120,9 +94,6 @@ class Autoregressive:
         places = [domain.names.index(name) for name in order]
         network = Network(layout, places, [np.log(share) for share in shares], maps)
         default = _RATES[bool(layout.hidden)]
-        if made is not None:
-            made.teach(network, domain, default)
-            default = _WARM_RATE
         learner = Adam(
             network,
             learning_rate=default if self.learning_rate is None else self.learning_rate,
@@ -132,9 +103,9 @@ class Autoregressive:
         if len(order) > 1:
             block.train(learner, clip=self.clip, rows=rows)
         arrays = network.arrays(learner.averaged())
-        by_name = dict(zip(order, shares, strict=True))
+        named = dict(zip(order, shares, strict=True))
         read = dict(zip(order, maps, strict=True))
-        return AutoregressiveModel(domain, rows, order, layout.hidden, by_name, read, arrays)
+        return AutoregressiveModel(domain, rows, order, layout.hidden, named, read, arrays)
 
     def fit(
         self, vault: Vault, *, epsilon: Number, delta: Number | None = None
