@@ -29,6 +29,7 @@ from dpsynth.synthesizer import named
 
 DELTA = 1e-5
 TARGET = "income>50K"
+METHODS = ["autoregressive", "vae", "merf", "clique-tree"]
 
 
 def distance(real: pd.DataFrame, made: pd.DataFrame, sizes: dict[str, int], width: int) -> float:
@@ -84,7 +85,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 10.0])
-    options.add_argument("--methods", nargs="+", default=["autoregressive", "vae", "merf", "clique-tree"])
+    options.add_argument("--methods", nargs="+", default=METHODS)
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     chosen = options.parse_args()
     sizes = json.loads((chosen.data / "adult-domain.json").read_text())
