@@ -36,7 +36,7 @@ from dpsynth.synthesizer import named
 
 DELTA = 1e-5
 TARGET = "income>50K"
-METHODS = ["autoregressive", "vae", "gan", "conditional-gan", "clique-tree"]
+METHODS = ["autoregressive", "vae", "gan", "conditional-gan", "merf", "clique-tree"]
 PEER = "snsynth:dpctgan"
 
 

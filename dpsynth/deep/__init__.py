@@ -7,6 +7,7 @@ from dpsynth.deep._gan import GAN as GAN
 from dpsynth.deep._gan import ConditionalGAN as ConditionalGAN
 from dpsynth.deep._latent_model import LatentModel as LatentModel
 from dpsynth.deep._load import load as load
+from dpsynth.deep._merf import MERF as MERF
 from dpsynth.deep._vae import VAE as VAE
 from dpsynth.vault._train import CodesLinear as CodesLinear
 from dpsynth.vault._train import MaskedLinear as MaskedLinear

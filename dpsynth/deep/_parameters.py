@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from dpsynth_accounting import InvalidRequest
@@ -36,15 +36,28 @@ def require(name: str, of: Trained, **own: tuple[bool, str]) -> None:
         InvalidRequest: One is out of its range.
     """
     learning = of.learning_rate
-    positive = learning is None or (learning > 0 and math.isfinite(learning))
     rules = {
         "one_way": (0 < of.one_way < 1, "above 0 and below 1"),
         "rate": (0 < of.rate <= 1, "above 0 and at most 1"),
         "iterations": (whole(of.iterations, 1), "a whole number from 1"),
-        "learning_rate": (positive, "a number above 0"),
+        "learning_rate": (learning is None or positive(learning), "a number above 0"),
         "average": (0 <= of.average < 1, "at least 0 and below 1"),
         **own,
     }
+    refuse(name, of, rules)
+
+
+def refuse(name: str, of: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse the first parameter whose rule does not hold.
+
+    Args:
+        name: The generator.
+        of: Its parameters.
+        rules: For each, whether it holds, and its range in words.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
     for key, (holds, range_) in rules.items():
         if not holds:
             raise InvalidRequest(
@@ -72,3 +85,8 @@ def require_columns(columns: Sequence[str]) -> None:
 def whole(value: object, least: int) -> bool:
     """Say whether a value is a whole number, and no less than the least."""
     return type(value) is int and value >= least
+
+
+def positive(value: float) -> bool:
+    """Say whether a number is above 0 and finite."""
+    return value > 0 and math.isfinite(value)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpsynth.domain import Clique, Domain
-from dpsynth.vault import Measurement
+from dpsynth.vault import Measurement, Row, Train
 from dpsynth.vault._train import Learner, clipped_sum
 
 
@@ -22,7 +22,7 @@ class FakePlan:
 
 @dataclass
 class FakeBlock:
-    """Answers the two questions of an autoregressive fit from integer codes."""
+    """Answers the two questions of a fit from integer codes."""
 
     domain: Domain
     data: Mapping[str, NDArray[np.int64]]
@@ -30,6 +30,7 @@ class FakeBlock:
     sigma: float = 1.0
     noise: float = 0.0
     plan: FakePlan = FakePlan(10.0)
+    unit: Row = field(default_factory=Row)
     asked: list[str] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
@@ -44,12 +45,13 @@ class FakeBlock:
     def train(self, learner: Learner, *, clip: float, rows: float) -> None:
         self.asked.append("training")
         records = torch.from_numpy(np.column_stack([self.data[n] for n in self.domain.names]))
-        for _ in range(self.method.iterations):
-            batch = records[np.flatnonzero(self.rng.random(len(records)) < self.method.rate)]
+        step = next(each for each in self.method.steps(self.domain.names) if type(each) is Train)
+        for _ in range(step.steps):
+            batch = records[np.flatnonzero(self.rng.random(len(records)) < step.rate)]
             units = torch.arange(len(batch))
             sums = clipped_sum(learner.module, learner.loss, batch, units, len(batch), clip)
             noisy = [
                 each + torch.from_numpy(self.rng.normal(0, clip, each.shape) * self.noise).float()
                 for each in sums
             ]
-            learner.update([each / (self.method.rate * rows) for each in noisy])
+            learner.update([each / (step.rate * rows) for each in noisy])
