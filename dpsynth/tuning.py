@@ -26,9 +26,9 @@ class Tuning:
     A secret number of fits, geometric of mean ``runs``, each of a candidate drawn at random and
     scored by the noisy distance between its marginals of two columns and the table's. Nothing of
     the other fits is shown or stored. The whole costs more than one fit of the same noise and far
-    less than all of them (Papernot and Steinke 2022): a fit gets about two thirds of the epsilon
-    that it would have by itself. It pays where candidates differ by more than that; the defaults
-    of the synthesizers are meant to need no tuning.
+    less than all of them (Papernot and Steinke 2022): of five runs each gets about seven tenths of
+    the epsilon that a fit would have by itself. It pays where candidates differ by more than that;
+    the defaults of the synthesizers are meant to need no tuning.
 
     Attributes:
         candidates: The synthesizers; in a recipe, tables of ``name`` and parameters.
