@@ -286,7 +286,7 @@ class Block:
             candidates: By name, in the order of the plan's next Tune step. Each is called anew
                 for every run of it, must ask the steps declared for it, and returns a score and
                 what it made; it must keep, print and log nothing, since no run but the best may be
-                seen. The score is to follow from the run's answers.
+                seen. The score is to follow from the run's answers, and no name is empty.
 
         Charges: the plan's next Tune step, however many runs there are.
 
@@ -299,8 +299,11 @@ class Block:
         if len(candidates) != len(step.candidates):
             raise self._refused("A Tune step was to run other candidates than were declared.")
         request = self._request(coarse=None, tune=list(candidates))
-        draw = partial(_tune.select_best, self, step, event, candidates)
+        failures: list[Exception] = []
+        draw = partial(_tune.select_best, self, step, event, candidates, failures)
         stored = self._answer(index, 0, request, draw)
+        if failures:
+            raise failures[0]
         return _tune.replay(self, step, event, candidates, stored)
 
     def audit(
