@@ -27,6 +27,7 @@ from dpsynth.schema import Real as Real
 from dpsynth.schema import Schema as Schema
 from dpsynth.synthesizer import Model as Model
 from dpsynth.synthesizer import Synthesizer as Synthesizer
+from dpsynth.tuning import Tuning as Tuning
 from dpsynth.vault import Person as Person
 from dpsynth.vault import Row as Row
 from dpsynth.vault import Vault as Vault

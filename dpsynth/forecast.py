@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from dpsynth.recipe import Recipe
-from dpsynth.vault import Audit, Discover, Divide, Measure, Person, Select, Step, Train
+from dpsynth.vault import Audit, Discover, Divide, Measure, Person, Select, Step, Train, Tune
 from dpsynth_accounting import InvalidRequest, statement
 
 
@@ -80,6 +80,9 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
             line["answers"] = f"{steps:,} noisy gradients of {rate:.1%} of the units each"
             line["noise"] = f"{facts['noise_multiplier']:g} times the clip"
             line["error"] = "depends on what is learned"
+        case Tune(candidates, runs, _):
+            line["answers"] = f"the best of about {runs} runs of {len(candidates)} candidates"
+            line["error"] = "that of the run which is selected"
         case Audit(statistics, marginals, _):
             line["answers"] = f"{statistics} counts on two sides, 1 distance"
             units = max(1.0, rows / recipe.unit.rows * recipe.audit_share / 2)

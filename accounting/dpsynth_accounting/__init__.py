@@ -38,6 +38,7 @@ from dpsynth_accounting.events import GaussianBlock as GaussianBlock
 from dpsynth_accounting.events import Laplace as Laplace
 from dpsynth_accounting.events import Parallel as Parallel
 from dpsynth_accounting.events import Repeat as Repeat
+from dpsynth_accounting.events import RepeatAndSelect as RepeatAndSelect
 from dpsynth_accounting.events import Sequence as Sequence
 from dpsynth_accounting.events import SubsampledGaussian as SubsampledGaussian
 from dpsynth_accounting.events import canonical as canonical

@@ -23,6 +23,7 @@ from dpsynth_accounting.events import (
     Laplace,
     Parallel,
     Repeat,
+    RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
     event_from_json,
@@ -43,6 +44,7 @@ MECHANISMS: dict[type[Event], str] = {
     Exponential: "selections",
     ApproxDP: "stated (epsilon, delta)",
     Concentrated: "stated zCDP",
+    RepeatAndSelect: "best of secret runs",
 }
 """Names of what answers were protected by."""
 

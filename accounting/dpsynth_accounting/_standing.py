@@ -154,18 +154,21 @@ def write_standing(db: Database, standing: Standing, *, new: bool = False) -> No
         db.run(f"UPDATE accounts SET {changes} WHERE name=:name", **values)
 
 
-def append(db: Database, standing: Standing, payload: Mapping[str, Any]) -> Standing:
+def append(
+    db: Database, standing: Standing, payload: Mapping[str, Any], *, timeless: bool = False
+) -> Standing:
     """Append an entry and write the account's row, inside the caller's transaction.
 
     Args:
         db: The writer's transaction, in which ``standing`` was read.
         standing: The account, with whatever else the entry changes about it.
         payload: What the entry says, besides account, number and time.
+        timeless: Whether it bears the time of the entry before it, not its own.
 
     Returns:
         The account as it now stands.
     """
-    seq, time = standing.entries, moment(standing.time)
+    seq, time = standing.entries, standing.time if timeless else moment(standing.time)
     facts = as_read({**payload, "account": standing.name, "seq": seq, "time": time})
     digest = chain_hash(standing.head, facts)
     insert_entry(db, facts, digest)

@@ -29,7 +29,7 @@ from dpsynth_accounting.budget import (
 from dpsynth_accounting.extract import replay
 from dpsynth_accounting.filters import Charge
 from dpsynth_accounting.policy import Policy, require_name
-from dpsynth_accounting.reservation import Reservation, plan_facts
+from dpsynth_accounting.reservation import Reservation, plan_facts, tells_no_time
 
 if TYPE_CHECKING:
     from dpsynth_accounting.ledger import Ledger
@@ -128,7 +128,7 @@ class Account:
             if not after.spent.fits(standing.policy.capacity):
                 raise standing.overspend(epsilon, delta, charge)
             self.ledger._append(db, after, payload)
-        return Reservation(self, identity, as_read(payload["meta"]))
+        return Reservation(self, identity, as_read(payload["meta"]), tells_no_time(event))
 
     def declare(
         self,
@@ -216,7 +216,9 @@ class Account:
                 since=self._standing(db).since,
             )
             for payload in (json.loads(row[0]) for row in rows):
-                found = Reservation(self, payload["reservation"], payload["meta"])
+                found = Reservation(
+                    self, payload["reservation"], payload["meta"], tells_no_time(event)
+                )
                 if not found._has(db, "void"):
                     return found
         return None

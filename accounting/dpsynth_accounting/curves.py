@@ -10,13 +10,15 @@ parameters) may adapt to earlier answers:
   (``docs/explanation/numerics.md``).
 * *choices* by the exponential mechanism, as the worst adversary makes them, on top of either
   (``docs/explanation/exponential-mechanism.md``).
+* *the best of several runs*, by a bound on their curve that is put on the same grid
+  (``docs/explanation/tuning.md``).
 * *zero-concentrated DP* with the conversion of Canonne, Kamath and Steinke (2020, Prop. 12).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from fractions import Fraction
@@ -50,6 +52,7 @@ from dpsynth_accounting.events import (
     GaussianBlock,
     Laplace,
     Parallel,
+    RepeatAndSelect,
     SubsampledGaussian,
     flatten,
 )
@@ -356,7 +359,7 @@ def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -
     most = _SEARCH_CELLS if accuracy > ACCURACY else _CELLS
     for _ in range(12):
         try:
-            pair = _law_of_all(gridded, mu, count, interval, most)
+            pair = _law_of_all(gridded, mu, count, interval, most, max(accuracy, ACCURACY))
         except OverflowError:  # too fine for memory: a coarser grid is as safe
             interval *= 2
             continue
@@ -367,11 +370,16 @@ def _composed(others: Many[tuple[Event, int]], chosen: Kinds, accuracy: float) -
 
 
 def _law_of_all(
-    gridded: Many[tuple[Event, int]], mu: float, count: int, interval: float, most: int
+    gridded: Many[tuple[Event, int]],
+    mu: float,
+    count: int,
+    interval: float,
+    most: int,
+    accuracy: float,
 ) -> tuple[_loss.Losses, ...]:
     """Return the composed losses for a removed and an added unit; one where they are the same."""
     tail = _loss.TAIL / (count + 1)
-    pairs = [(_law(leaf, interval, tail), n) for leaf, n in gridded]
+    pairs = [(_law(leaf, interval, tail, accuracy), n) for leaf, n in gridded]
     if mu > 0:
         pairs.append((_laws.gaussian(mu, interval, tail), 1))
     removed = _loss.compose([(pair[0], n) for pair, n in pairs], most)
@@ -383,7 +391,7 @@ def _law_of_all(
 def _has_losses(event: Event) -> bool:
     """Say whether a leaf's losses are put on a grid rather than smoothed."""
     match event:
-        case Laplace() | DiscreteLaplace() | SubsampledGaussian() | ApproxDP():
+        case Laplace() | DiscreteLaplace() | SubsampledGaussian() | ApproxDP() | RepeatAndSelect():
             return True
         case DiscreteGaussian():
             return _worst_shift(event) is not None
@@ -417,11 +425,15 @@ def _moments(event: Event, count: int) -> tuple[float, float, int]:
             rough = [curve(each, accuracy=1e-2) for each in set(events)]
             mu = max(_mu_of(each.epsilon(each.base_delta + few), float(few)) for each in rough)
             return count * mu * mu / 2, count * mu * mu, count
+        case RepeatAndSelect():
+            few = Fraction(1, 10**6)
+            mu = _mu_of(_best_of(event, 1e-2).top(few), float(few))
+            return count * mu * mu / 2, count * mu * mu, count
         case _:
             raise TypeError("only leaves whose losses are put on a grid have their moments taken")
 
 
-def _law(event: Event, interval: float, tail: float) -> _laws.Pair:
+def _law(event: Event, interval: float, tail: float, accuracy: float) -> _laws.Pair:
     """Return a leaf's losses on a grid, for a removed and for an added unit."""
     match event:
         case SubsampledGaussian(rate, sigma, _, group):
@@ -439,6 +451,9 @@ def _law(event: Event, interval: float, tail: float) -> _laws.Pair:
             return law, law
         case Parallel():
             return _law_of_parts(event, interval)
+        case RepeatAndSelect():
+            best = _best_of(event, accuracy)
+            return _law_of_profile(best.top(Fraction(2, 10**12)), best.deltas, interval)
         case _:
             raise TypeError("only leaves whose losses are put on a grid have a law there")
 
@@ -447,14 +462,70 @@ def _law(event: Event, interval: float, tail: float) -> _laws.Pair:
 def _law_of_parts(event: Parallel, interval: float) -> _laws.Pair:
     """Return the losses of the worst part, at each epsilon the worst one."""
     curves = [curve(each) for each in set(event.events)]
-    top = max(each.top(Fraction(2, 10**12)) for each in curves)
+
+    def worst(at: Array) -> Array:
+        return np.asarray(np.max([each.conditional_deltas(at) for each in curves], axis=0))
+
+    return _law_of_profile(max(each.top(Fraction(2, 10**12)) for each in curves), worst, interval)
+
+
+def _law_of_profile(top: float, profile: Callable[[Array], Array], interval: float) -> _laws.Pair:
+    """Return losses whose delta is at least a profile's, taken at points up to ``top``."""
     reach = math.ceil(min(top, 200.0) / interval)
     step = reach // (_PROFILE_POINTS // 2) + 1
     losses = np.arange(-(reach // step) - 1, reach // step + 2) * step
     at = np.asarray(losses * interval, dtype=np.float64)
-    deltas = np.max([each.conditional_deltas(at) for each in curves], axis=0)
-    law = _loss.from_profile(losses, deltas, interval)
+    law = _loss.from_profile(losses, profile(at), interval)
     return law, law
+
+
+@dataclass(frozen=True)
+class _BestOf:
+    """The curve of the best of a geometric number of runs, from the curves of a run.
+
+    Attributes:
+        runs: The curves of what a run may be.
+        stop: Probability that a run is the last.
+        ranks: Bound on how far the chance to be outranked can move a run's odds, in nats.
+    """
+
+    runs: tuple[Curve, ...]
+    stop: float
+    ranks: float
+
+    def deltas(self, epsilon: Array) -> Array:
+        """Return delta at each epsilon, the deltas of runs that may fail included."""
+        found = [
+            float(each.base_delta) + each.conditional_deltas(epsilon - self.ranks)
+            for each in self.runs
+        ]
+        worst = np.max(found, axis=0) * ((1 + ROUNDING) / self.stop)
+        return np.asarray(np.minimum(worst, 1.0))
+
+    def top(self, least: Fraction) -> float:
+        """Return an epsilon beyond which hardly any delta is left but that of failing runs.
+
+        Infinite if some run may be expected to fail.
+        """
+        if max(float(each.base_delta) for each in self.runs) >= self.stop:
+            return math.inf
+        return self.ranks + max(each.top(least * Fraction(self.stop)) for each in self.runs)
+
+
+@lru_cache(maxsize=64)
+def _best_of(event: RepeatAndSelect, accuracy: float) -> _BestOf:
+    """Return the curve, with the least R for which delta(ln R) <= (R - 1) stop / (1 - stop)."""
+    runs = tuple(curve(each, accuracy=accuracy) for each in dict.fromkeys(event.events))
+    stop = float(event.stop)
+    if event.stop == 1:
+        return _BestOf(runs, 1.0, 0.0)
+    low, high = 0.0, -math.log(stop) + ROUNDING  # where the condition asks for a delta of 1
+    while high - low > 1e-7:
+        middle = (low + high) / 2
+        allowed = math.expm1(middle) * stop / (1 - stop) * (1 - ROUNDING)
+        holds = max(each.delta(middle) for each in runs) <= allowed
+        low, high = (low, middle) if holds else (middle, high)
+    return _BestOf(runs, stop, 2 * high)
 
 
 def _worst_shift(event: Event) -> tuple[int, int] | None:

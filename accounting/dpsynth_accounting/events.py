@@ -311,6 +311,34 @@ class Parallel:
         )
 
 
+@dataclass(frozen=True)
+class RepeatAndSelect:
+    """One of ``events`` run again and again, and only the run of the greatest score shown.
+
+    Which event a run is, a public draw says. After each run the last one is reached with
+    probability ``stop``, independently of everything, so their number is geometric of mean
+    1 / stop; it stays secret, as all runs but the best do (Liu and Talwar 2019; Papernot and
+    Steinke 2022). The score is a function of what the run's event answers.
+
+    Attributes:
+        events: What a run may be.
+        stop: Probability that a run is the last.
+    """
+
+    events: tuple[Event, ...]
+    stop: Fraction
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that carry no guarantee."""
+        _require(
+            _rational(self.stop) and 0 < self.stop <= 1 and len(self.events) >= 1,
+            "Repeated runs were asked for with impossible parameters.",
+            "There is at least one event, and the probability to stop is a rational in (0, 1].",
+            "Give the inverse of the mean number of runs.",
+        )
+        _keep_exact(self)
+
+
 Event = (
     Gaussian
     | DiscreteGaussian
@@ -324,6 +352,7 @@ Event = (
     | Repeat
     | Sequence
     | Parallel
+    | RepeatAndSelect
 )
 """The closed union of events."""
 
@@ -340,6 +369,7 @@ _NAMES: dict[type[Event], str] = {
     Repeat: "repeat",
     Sequence: "sequence",
     Parallel: "parallel",
+    RepeatAndSelect: "repeat_and_select",
 }
 _KINDS = {name: kind for kind, name in _NAMES.items()}
 _INNER = {"event": "of"}

@@ -34,6 +34,7 @@ from dpsynth_accounting.events import (
     GaussianBlock,
     Laplace,
     Parallel,
+    RepeatAndSelect,
     SubsampledGaussian,
     flatten,
 )
@@ -181,6 +182,11 @@ class Filter:
         if isinstance(leaf, Parallel):
             parts = [self.cost(each, budget) for each in leaf.events]
             return Charge(max(p.cost for p in parts), max(p.delta for p in parts))
+        if isinstance(leaf, RepeatAndSelect):
+            if self._order is None:
+                raise self._costless(leaf)
+            failing = max(self.cost(each, budget).delta for each in leaf.events)
+            return Charge(_up(rdp(leaf, self._order)), failing / leaf.stop)
         own = leaf.delta if isinstance(leaf, ApproxDP) else Fraction(0)
         if self._order is not None:
             return Charge(_up(rdp(leaf, self._order)), own)
@@ -213,6 +219,7 @@ class Filter:
     def _costless(self, leaf: Event) -> InvalidRequest:
         instead = {
             SubsampledGaussian: "Use an account that is additive or adds up rdp-16.",
+            RepeatAndSelect: "Use an account that is additive or adds up rdp-16.",
             DiscreteGaussian: "Use more noise (sigma2 above 3), or an additive or zCDP account.",
             GaussianBlock: "Use more noise (sigma2 above 3), or an additive or zCDP account.",
             Concentrated: "Use an account that is additive or adds up zCDP.",

@@ -24,6 +24,7 @@ from dpsynth_accounting.events import (
     Laplace,
     Parallel,
     Repeat,
+    RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
 )
@@ -71,6 +72,8 @@ def for_group(event: Event, size: int) -> Event:
         case Parallel(events):
             # The units of a group may fall into different parts, any number in each.
             return Sequence(tuple(for_group(each, size) for each in events))
+        case RepeatAndSelect(events, stop):
+            return RepeatAndSelect(tuple(for_group(each, size) for each in events), stop)
 
 
 def _approximate(epsilon: Fraction, delta: Fraction, size: int) -> Event:

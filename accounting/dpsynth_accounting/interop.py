@@ -31,6 +31,7 @@ from dpsynth_accounting.events import (
     Laplace,
     Parallel,
     Repeat,
+    RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
 )
@@ -257,7 +258,8 @@ def to_dp_event(event: Event) -> Any:
     accountant does not: a discrete Gaussian and a Gaussian block by the rho of their continuous
     twin (Canonne, Kamath, Steinke 2020, Theorem 14), an exponential mechanism by epsilon^2 / 8
     (Cesar and Rogers 2021, Lemma 3.4), a pure (epsilon, 0) event by epsilon^2 / 2 (Bun and Steinke
-    2016, Proposition 1.4). Parallel events with unequal parts by all of them one after another.
+    2016, Proposition 1.4). Parallel events with unequal parts, and unequal runs of which one is
+    selected, by all of them one after another.
 
     Raises:
         InvalidRequest: The event has a delta of its own: dp_accounting 0.6 has no event that holds
@@ -294,6 +296,10 @@ def to_dp_event(event: Event) -> Any:
         case Parallel(events):
             parts = [to_dp_event(each) for each in dict.fromkeys(events)]
             return parts[0] if len(parts) == 1 else theirs.ComposedDpEvent(parts)
+        case RepeatAndSelect(events, stop):
+            (first, *others) = [to_dp_event(each) for each in dict.fromkeys(events)]
+            run = theirs.ComposedDpEvent([first, *others]) if others else first
+            return theirs.RepeatAndSelectDpEvent(run, _float(1 / stop, up=True), 1.0)
 
 
 def _refuse_delta() -> NoReturn:

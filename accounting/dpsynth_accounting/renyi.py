@@ -28,9 +28,13 @@ from dpsynth_accounting.events import (
     Laplace,
     Parallel,
     Repeat,
+    RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
 )
+
+_SECOND_ORDERS = (*range(2, 12), *range(12, 40, 4), 48, 64, 96, 128, 192, 256)
+"""Where the bound on ranks of a selection is looked for."""
 
 
 def rho(event: Event) -> Fraction | None:
@@ -56,7 +60,7 @@ def rho(event: Event) -> Fraction | None:
             return Fraction(epsilon * epsilon) / 2
         case Concentrated(rho_):
             return Fraction(rho_)
-        case SubsampledGaussian():
+        case SubsampledGaussian() | RepeatAndSelect():
             return None
         case Repeat(inner, count):
             each = rho(inner)
@@ -116,6 +120,8 @@ def rdp(event: Event, order: int) -> float:
             return max(rdp(each, order) for each in events)
         case Exponential(epsilon):
             return min(float(epsilon), order * float(epsilon) ** 2 / 8)
+        case RepeatAndSelect(events, stop):
+            return _selected(events, float(stop), order)
         case _:
             return order * float(rho(event) or 0)
 
@@ -136,6 +142,22 @@ def _subsampled(rate: float, sigma: float, order: int) -> float:
     # What rounding the terms can take away, which for a tiny rate is more than all there is.
     lost = 1e-15 * (1 + float(special.gammaln(order + 1)) + order * order / (2 * sigma * sigma))
     return max(0.0, float(special.logsumexp(logs)) + lost) / (order - 1)
+
+
+def _selected(events: tuple[Event, ...], stop: float, order: int) -> float:
+    """Return the divergence of the best of a geometric number of runs.
+
+    Papernot and Steinke (2022), Theorem 2, for eta = 1: any second order bounds how ranks differ.
+    """
+
+    def worst(at: int) -> float:
+        return max(rdp(each, at) for each in events)
+
+    if stop == 1:
+        return worst(order)
+    rare = -math.log(stop)
+    ranks = min(2 * (1 - 1 / at) * worst(at) + 2 * rare / at for at in _SECOND_ORDERS)
+    return float((worst(order) + ranks + rare / (order - 1)) * (1 + 1e-12))
 
 
 def _laplace(epsilon: float, order: int) -> float:

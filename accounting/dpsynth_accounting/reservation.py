@@ -38,6 +38,14 @@ def plan_facts(
     )
 
 
+def tells_no_time(event: events.Event) -> bool:
+    """Say whether a plan's entries bear the time of the entry before them.
+
+    How long a selection took would tell how many runs it had, which is secret.
+    """
+    return b'"event":"repeat_and_select"' in events.canonical(events.event_to_json(event))
+
+
 @dataclass(frozen=True)
 class Reservation:
     """A charged plan, with the answers it has given so far."""
@@ -45,6 +53,7 @@ class Reservation:
     account: Account
     identity: str
     meta: Mapping[str, Any]
+    timeless: bool = False
 
     def answer(self, step: int, part: int, request: str) -> bytes | None:
         """Return the stored answer of a step, or None if it was never stored.
@@ -180,4 +189,5 @@ class Reservation:
             yield db, standing
 
     def _append(self, db: Database, standing: Standing, facts: Mapping[str, Any]) -> None:
-        self.account.ledger._append(db, standing, {**facts, "reservation": self.identity})
+        facts = {**facts, "reservation": self.identity}
+        self.account.ledger._append(db, standing, facts, timeless=self.timeless)

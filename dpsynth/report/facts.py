@@ -298,6 +298,11 @@ def _in_words(name: str, step: Mapping[str, Any]) -> str:
                 f"Found what the schema left open: categories ({of('categories')} columns) and "
                 f"ranges ({of('ranges')} columns)."
             )
+        case "tune":
+            return (
+                f"Tried {count(len(sequence(step.get('candidates'))))} sets of parameters in a "
+                f"secret number of runs, about {of('runs')}, and kept the best run's answers."
+            )
         case "audit":
             return (
                 f"Counted audited units by {of('statistics')} scores, and compared "

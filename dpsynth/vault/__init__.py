@@ -16,6 +16,7 @@ from dpsynth.vault._plan import Plan as Plan
 from dpsynth.vault._plan import Select as Select
 from dpsynth.vault._plan import Step as Step
 from dpsynth.vault._plan import Train as Train
+from dpsynth.vault._plan import Tune as Tune
 from dpsynth.vault._plan import make_plan as make_plan
 from dpsynth.vault._plan import scaled as scaled
 from dpsynth.vault._rows import column_names as column_names
@@ -26,6 +27,9 @@ from dpsynth.vault._statistics import Audited as Audited
 from dpsynth.vault._statistics import Counted as Counted
 from dpsynth.vault._statistics import RecordScore as RecordScore
 from dpsynth.vault._statistics import Statistic as Statistic
+from dpsynth.vault._tune import Candidate as Candidate
+from dpsynth.vault._tune import Run as Run
+from dpsynth.vault._tune import Tuned as Tuned
 from dpsynth.vault._vault import Exposed as Exposed
 from dpsynth.vault._vault import Recipe as Recipe
 from dpsynth.vault._vault import Vault as Vault

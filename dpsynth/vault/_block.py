@@ -36,6 +36,7 @@ from dpsynth.vault._plan import (
     Select,
     Step,
     Train,
+    Tune,
     epsilon_of,
     leaves,
     noise_of,
@@ -55,6 +56,7 @@ from dpsynth_accounting import (
 
 if TYPE_CHECKING:
     from dpsynth.vault._train import Learner
+    from dpsynth.vault._tune import Candidate, Tuned
     from dpsynth.vault._vault import Vault
 
 Coarse = Mapping[str, NDArray[np.int64]]
@@ -71,6 +73,7 @@ MOST_KEPT = 1 << 25
 _STATES = 10  # of a training are stored
 
 _S = TypeVar("_S", bound=Step)
+_T = TypeVar("_T")
 
 
 class Block:
@@ -270,6 +273,38 @@ class Block:
             state = self._answer(index, part, request, draw)
             if not drawn:
                 _train.resume(learner, state)
+
+    def tune(self, candidates: Mapping[str, Candidate[_T]]) -> Tuned[_T]:
+        """Run candidates a secret number of times and return the run of the greatest score.
+
+        A run is a candidate drawn uniformly, called with a block of its own. The answers of the
+        best run are stored, and what is returned is made anew from them; the others, and how many
+        they were, are kept nowhere. An interrupted step starts afresh. A run that fails ends the
+        step, as if it had the greatest score.
+
+        Args:
+            candidates: By name, in the order of the plan's next Tune step. Each is called anew
+                for every run of it, must ask the steps declared for it, and returns a score and
+                what it made; it must keep, print and log nothing, since no run but the best may be
+                seen. The score is to follow from the run's answers, and no name is empty.
+
+        Charges: the plan's next Tune step, however many runs there are.
+
+        Raises:
+            InvalidRequest: There are other candidates than were declared, or a score is no number.
+        """
+        from dpsynth.vault import _tune
+
+        index, step, event = self._expect(Tune)
+        if len(candidates) != len(step.candidates):
+            raise self._refused("A Tune step was to run other candidates than were declared.")
+        request = self._request(coarse=None, tune=list(candidates))
+        failures: list[Exception] = []
+        draw = partial(_tune.select_best, self, step, event, candidates, failures)
+        stored = self._answer(index, 0, request, draw)
+        if failures:
+            raise failures[0]
+        return _tune.replay(self, step, event, candidates, stored)
 
     def audit(
         self,

@@ -35,6 +35,7 @@ from dpsynth_accounting import (
     GaussianBlock,
     InvalidRequest,
     Repeat,
+    RepeatAndSelect,
     SubsampledGaussian,
     rational_down,
     rational_up,
@@ -121,7 +122,23 @@ class Train:
     weight: float
 
 
-Step = Discover | Measure | Select | Divide | Train | Audit
+@dataclass(frozen=True)
+class Tune:
+    """Runs of candidates, as many as a secret coin says, of which the best alone is shown.
+
+    Attributes:
+        candidates: What a run asks, for each candidate; a uniform draw says which one a run is.
+        runs: Mean of their number, which is geometric: each run is the last with probability
+            1 / ``runs``.
+        weight: Share of the block's precision that each run has, as for the other steps.
+    """
+
+    candidates: tuple[tuple[Step, ...], ...]
+    runs: int
+    weight: float
+
+
+Step = Discover | Measure | Select | Divide | Train | Audit | Tune
 """The closed union of steps."""
 
 
@@ -192,7 +209,8 @@ def make_plan(
         InvalidRequest: A step or weight is impossible, or the budget allows no such plan.
     """
     _check(steps)
-    slack = SAMPLES * SAMPLE_DISTANCE * (1 + Fraction(math.ceil(math.exp(float(epsilon)))))
+    blocks = 1 + sum(step.runs for step in steps if isinstance(step, Tune))  # each run is one
+    slack = blocks * SAMPLES * SAMPLE_DISTANCE * (1 + math.ceil(math.exp(float(epsilon))))
     total = sum(step.weight for step in steps)
 
     def events_at(scale: float) -> tuple[Event, ...]:
@@ -209,7 +227,9 @@ def make_plan(
 
 def _check(steps: Sequence[Step]) -> None:
     for step in steps:
-        counts = [v for k, v in vars(step).items() if k not in ("weight", "rate")]
+        if isinstance(step, Tune):
+            _check_runs(step)
+        counts = [v for k, v in vars(step).items() if k not in ("weight", "rate", "candidates")]
         weight = step.weight
         whole = all(isinstance(c, int) and c >= 0 for c in counts) and sum(counts) > 0
         possible = not isinstance(step, Train) or 0 < step.rate <= 1
@@ -225,6 +245,18 @@ def _check(steps: Sequence[Step]) -> None:
             "A block asks at least one question.",
             "Declare what will be measured.",
         )
+
+
+def _check_runs(tune: Tune) -> None:
+    inner = [step for steps in tune.candidates for step in steps]
+    if not tune.candidates or any(isinstance(step, Discover | Tune) for step in inner):
+        raise InvalidRequest(
+            f"A Tune step was declared with {len(tune.candidates)} candidates.",
+            "There is at least one, and a run neither discovers the domain nor tunes in turn.",
+            "Declare the discovery before it.",
+        )
+    for steps in tune.candidates:
+        _check(steps)
 
 
 def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
@@ -250,8 +282,18 @@ def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
             if marginals:
                 asked.append(_gaussian((k * marginals) ** 2, 1, precision * shares[1]))
             return accounting.Sequence(tuple(asked))
+        case Tune(candidates, runs, _):
+            found = [_run(steps, k, precision, delta) for steps in candidates]
+            return RepeatAndSelect(tuple(found), Fraction(1, runs))
         case Discover(categories, ranges, _):
             return _discover.event_of(categories, ranges, k, precision, delta)
+
+
+def _run(steps: Sequence[Step], k: int, precision: float, delta: Fraction) -> Event:
+    total = sum(step.weight for step in steps)
+    return accounting.Sequence(
+        tuple(_event(step, k, precision * step.weight / total, delta) for step in steps)
+    )
 
 
 def _gaussian(l2_squared: int, shifts: int, precision: float) -> DiscreteGaussian:
@@ -280,6 +322,16 @@ def leaves(event: Event) -> list[Event]:
 
 
 def _describe(step: Step, event: Event) -> dict[str, Any]:
+    if isinstance(step, Tune) and isinstance(event, RepeatAndSelect):
+        return {
+            "step": "tune",
+            "runs": step.runs,
+            "candidates": [
+                [_describe(each, its) for each, its in zip(steps, run.events, strict=True)]
+                for steps, run in zip(step.candidates, event.events, strict=True)
+                if isinstance(run, accounting.Sequence)
+            ],
+        }
     counts = {k: v for k, v in vars(step).items() if k != "weight"}
     scales = {
         round(math.sqrt(float(leaf.sigma2)), 2)

@@ -20,6 +20,7 @@ from dpsynth_accounting import (
     Laplace,
     Parallel,
     Repeat,
+    RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
     events,
@@ -39,6 +40,7 @@ PAGES = {
     Repeat: "composition",
     Sequence: "composition",
     Parallel: "parallel",
+    RepeatAndSelect: "tuning",
 }
 
 
@@ -65,7 +67,16 @@ def test_its_page_exists_and_is_in_the_contents(kind: type) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [Laplace, DiscreteLaplace, SubsampledGaussian, ApproxDP, Concentrated, Parallel, GaussianBlock],
+    [
+        Laplace,
+        DiscreteLaplace,
+        SubsampledGaussian,
+        ApproxDP,
+        Concentrated,
+        Parallel,
+        GaussianBlock,
+        RepeatAndSelect,
+    ],
 )
 def test_its_page_calls_it_by_name_and_cites_a_proof(kind: type) -> None:
     text = (ROOT / "docs" / "explanation" / f"{PAGES[kind]}.md").read_text(encoding="utf-8")

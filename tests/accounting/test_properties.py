@@ -33,6 +33,7 @@ from dpsynth_accounting import (
     Laplace,
     Parallel,
     Repeat,
+    RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
     _choices,
@@ -108,6 +109,11 @@ events: st.SearchStrategy[Event] = st.recursive(
         st.builds(Repeat, inner, st.integers(1, 4)),
         st.builds(lambda parts: Sequence(tuple(parts)), st.lists(inner, max_size=3)),
         st.builds(lambda parts: Parallel(tuple(parts)), st.lists(inner, min_size=1, max_size=3)),
+        st.builds(
+            lambda parts, stop: RepeatAndSelect(tuple(parts), stop),
+            st.lists(inner, min_size=1, max_size=2),
+            fractions("1/20", "1"),
+        ),
     ),
     max_leaves=4,
 )
