@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 MOST_COPIES = 2
 """Greatest number of copies of a row that an index keeps: as many as it gives neighbours."""
 
-_SAMPLE = 256  # rows of a block whose spread chooses the column to halve at
+_SAMPLE = 128  # rows of a block whose spread chooses the column to halve at
 
 
 @dataclass(frozen=True, eq=False)

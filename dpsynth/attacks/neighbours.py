@@ -144,7 +144,8 @@ class Neighbours:
         kept = distinct(reference, self._sizes)
         placed = self.gower.place(kept)
         tree = grow(placed, self.gower.scale, _LEAF)
-        self._codes, self._rows = kept[tree.order], placed[:, tree.order]
+        self._kept, self._order = kept, tree.order
+        self._rows = np.take(placed, tree.order, axis=1)
         leaves = tree.leaves if len(kept) else tree.leaves[:0]
         self._leaves = list(zip(tree.first[leaves], tree.last[leaves], strict=True))
         self._compiled = Compiled(self._rows, tree, self.gower.nominal, self.gower.scale)
@@ -185,7 +186,7 @@ class Neighbours:
     def _nearest(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
         if not self._leaves:
             return np.full((len(rows), k), _FAR, dtype=np.int32)
-        if len(rows) * len(self._codes) >= _WORTH_COMPILING:
+        if len(rows) * len(self._order) >= _WORTH_COMPILING:
             found = self._compiled.nearest(self.gower.place(rows), k)
             if found is not None:
                 return found
@@ -197,8 +198,9 @@ class Neighbours:
         placed = self.gower.place(rows)
         bound = np.zeros((len(rows), len(self._leaves)), dtype=np.int32)
         if self._bounds is None:
+            codes = self._kept[self._order]
             self._bounds = {
-                j: _bounds(table, [self._codes[a:z, j] for a, z in self._leaves], self.gower.scale)
+                j: _bounds(table, [codes[a:z, j] for a, z in self._leaves], self.gower.scale)
                 for j, table in enumerate(self.gower.positions)
                 if table.size * len(self._leaves) <= _BOUND_CELLS
             }
