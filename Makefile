@@ -9,7 +9,7 @@ PYTHON ?= $(shell if python3.11 -c '' >/dev/null 2>&1; then echo python3.11; els
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-EXTRAS := dev,demo,deep,baselines,docs,postgres
+EXTRAS := dev,demo,deep,baselines,docs,fast,postgres
 
 .PHONY: help demo test lint types docs statistics clean
 .DEFAULT_GOAL := help

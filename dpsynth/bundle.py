@@ -265,6 +265,8 @@ def _check_parts(
             faults.append(f"reservation {identity} was never charged")
         elif state.plans[identity]["unit"].get("not_private"):
             faults.append(f"reservation {identity} is not private: its noise follows from a seed")
+        elif state.plans[identity]["unit"].get("canaries"):
+            faults.append(f"reservation {identity} is of an audit: its table holds canaries")
     if state.policy is None:
         faults.append("the ledger was never opened with a budget")
         return ""

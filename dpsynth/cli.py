@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from dpsynth import _cli_ledger
+from dpsynth._cli_audit import audit
 from dpsynth._cli_explain import explain
 from dpsynth._console import Json
 from dpsynth._console import err as _err
@@ -30,6 +31,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Write and check schemas.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(_cli_ledger.app, name="ledger")
+app.command()(audit)
 app.command()(explain)
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C

@@ -62,8 +62,9 @@ class Domain:
         codecs: One codec a modelled column, in order.
         output: The columns of a decoded table, in order; keys among them.
         facts: Public facts a modelled column, for the statement.
-        not_private: Whether it comes from a vault whose noise follows from a seed; then nothing
-            made with it may be published, and every artefact that holds it says so.
+        not_private: Whether it comes from a vault whose noise follows from a seed, or whose table
+            holds canaries; then nothing made with it may be published, and every artefact that
+            holds it says so.
     """
 
     codecs: Mapping[str, Codec]

@@ -98,7 +98,9 @@ class Release:
 
         Raises:
             BudgetExceeded: The account cannot pay for the audit. There is no release without one.
+            ReleaseError: The vault's table holds canaries.
         """
+        _refuse_canaries(vault.canaries, "assembled", touched=False)
         spend = vault.account.budget.epsilon * AUDIT_SHARE_OF_BUDGET if epsilon is None else epsilon
         require_target(model.domain, target)
         step = audit_step(vault.schema, target=target, weight=1.0)
@@ -185,12 +187,13 @@ class Release:
         bundle.require_new(folder)
         if signing_key is not None:
             bundle.require_key(Path(signing_key))
+        _refuse_canaries(self.facts["unit"].get("canaries", False), "written", touched=True)
         self.write_internal(Path(internal) if internal else internal_folder(folder))
         if self.model.domain.not_private or self.facts["unit"].get("not_private"):
             raise ReleaseError(
                 f"A release was to be written to {folder}.",
-                "Its noise follows from a seed, so it is not private.",
-                "Fit a model from a vault without `not_private_seed`, on an account of its own.",
+                "Its noise follows from a seed, or canaries were in its table: it is not private.",
+                "Fit the rows themselves, without `not_private_seed`, on an account of their own.",
                 touched=True,
             )
         if self.verdict.outcome == "fail":
@@ -245,6 +248,16 @@ class Release:
                 "Free some space or choose another place, then run again with --resume.",
                 touched=True,
             ) from error
+
+
+def _refuse_canaries(held: bool, asked: str, *, touched: bool) -> None:
+    if held:
+        raise ReleaseError(
+            f"A release was to be {asked}.",
+            "Its table holds canaries, so what was fitted to it is for an audit alone.",
+            "Fit the rows themselves, on an account of their own.",
+            touched=touched,
+        )
 
 
 def internal_folder(folder: Path) -> Path:

@@ -64,6 +64,8 @@ def unit_in_words(unit: Any) -> str:
         whom += "; in the table or in the custodian's own holdout, which the audit compares with"
     if unit.get("not_private"):
         whom += "; NOT PRIVATE, the noise follows from a seed"
+    if unit.get("canaries"):
+        whom += "; NOT FOR RELEASE, the table holds the canaries of an audit"
     return whom
 
 

@@ -12,3 +12,9 @@ mkdir -p "$folder"
 "$python" -m venv "$folder/snsynth"
 "$folder/snsynth/bin/pip" install --quiet torch==2.13.0
 "$folder/snsynth/bin/pip" install --quiet smartnoise-synth==1.0.8 packaging
+"$python" -m venv "$folder/sklearn"
+"$folder/sklearn/bin/pip" install --quiet scikit-learn==1.7.2
+"$python" -m venv "$folder/faiss"
+"$folder/faiss/bin/pip" install --quiet faiss-cpu==1.15.1
+"$python" -m venv "$folder/sdmetrics"
+"$folder/sdmetrics/bin/pip" install --quiet sdmetrics==0.32.0

@@ -1,5 +1,7 @@
 """Attacks on a released table, and what may be concluded from them."""
 
+from dpsynth.attacks.canaries import CanaryAudit as CanaryAudit
+from dpsynth.attacks.canaries import canary_audit as canary_audit
 from dpsynth.attacks.internal import InternalResults as InternalResults
 from dpsynth.attacks.internal import internal_results as internal_results
 from dpsynth.attacks.membership import Attack as Attack

@@ -6,8 +6,9 @@ a value and a code outside the order, such as missing. Here it is kept as an int
 are ties and nothing depends on the order of a sum.
 
 The search visits blocks of similar rows, nearest bound first, and skips a block only where a lower
-bound shows that it holds nothing nearer. An approximate index would be faster and could miss the
-exact copy, which is what a memorisation check is for.
+bound shows that it holds nothing nearer. An approximate index could miss the exact copy, which is
+what a memorisation check is for. Large searches are compiled by numba where the extra ``fast`` is
+installed; both ways add whole numbers, and agree to the last bit.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.attacks._kernel import Compiled
+from dpsynth.attacks._tree import MOST_COPIES, distinct, grow, in_order
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
 
 LARGEST_SCALE = 720_720
 """Finest grid of a column's distance: beyond it, parts are rounded to multiples of its inverse."""
 
-MOST_NEIGHBOURS = 2
+MOST_NEIGHBOURS = MOST_COPIES
 """Greatest number of neighbours that an index can give."""
 
 _LEAF = 128  # rows a block: small enough to prune, large enough to pay for a numpy call
@@ -31,6 +34,7 @@ _CHUNK = 8192  # queries whose bounds are held at once
 _BATCH = 512  # queries whose distances to one block stay in cache
 _WARM = 3  # blocks visited nearest first, before the sweep over all others
 _BOUND_CELLS = 1 << 22  # a column with more codes than this a block gives no bound
+_WORTH_COMPILING = 1 << 27  # pairs of rows, beyond which numba's import is made up for
 _FAR = np.iinfo(np.int32).max
 
 
@@ -136,15 +140,16 @@ class Neighbours:
         self.gower = Gower(domain)
         self.none = self.gower.unit + 1
         self.gower.place(reference[:0])
-        kept = _distinct(reference, MOST_NEIGHBOURS)
+        self._sizes = [domain.size(name) for name in domain.names]
+        kept = distinct(reference, self._sizes)
         placed = self.gower.place(kept)
-        parts = _split(placed, self.gower.scale) if len(kept) else []
-        self._leaves = [np.ascontiguousarray(placed[:, part]) for part in parts]
-        self._bounds = {
-            j: _bounds(table, [kept[part, j] for part in parts], self.gower.scale)
-            for j, table in enumerate(self.gower.positions)
-            if table.size * len(parts) <= _BOUND_CELLS
-        }
+        tree = grow(placed, self.gower.scale, _LEAF)
+        self._kept, self._order = kept, tree.order
+        self._rows = np.take(placed, tree.order, axis=1)
+        leaves = tree.leaves if len(kept) else tree.leaves[:0]
+        self._leaves = list(zip(tree.first[leaves], tree.last[leaves], strict=True))
+        self._compiled = Compiled(self._rows, tree, self.gower.nominal, self.gower.scale)
+        self._bounds: dict[int, NDArray[np.int32]] | None = None
 
     def distances(self, queries: NDArray[np.int32], k: int = 1) -> NDArray[np.int64]:
         """Return each query's distances to its ``k`` nearest reference rows, nearest first.
@@ -170,21 +175,35 @@ class Neighbours:
         self.gower.place(queries[:0])
         if not len(queries):
             return np.empty((0, k), dtype=np.int64)
-        rows, inverse = np.unique(queries, axis=0, return_inverse=True)
-        found = [
-            self._chunk(rows[start : start + _CHUNK], k) for start in range(0, len(rows), _CHUNK)
-        ]
-        best = np.concatenate(found).astype(np.int64)
+        order, begins = in_order(queries, self._sizes)
+        rows = queries[order[begins]]
+        best = self._nearest(rows, k).astype(np.int64)
         best[best == _FAR] = self.none
-        answer: NDArray[np.int64] = best[inverse.reshape(-1)]
+        answer = np.empty((len(queries), k), dtype=np.int64)
+        answer[order] = best[np.cumsum(begins) - 1]
         return answer
+
+    def _nearest(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
+        if not self._leaves:
+            return np.full((len(rows), k), _FAR, dtype=np.int32)
+        if len(rows) * len(self._order) >= _WORTH_COMPILING:
+            found = self._compiled.nearest(self.gower.place(rows), k)
+            if found is not None:
+                return found
+        chunks = range(0, len(rows), _CHUNK)
+        return np.concatenate([self._chunk(rows[start : start + _CHUNK], k) for start in chunks])
 
     def _chunk(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
         best = np.full((len(rows), k), _FAR, dtype=np.int32)
-        if not self._leaves:
-            return best
         placed = self.gower.place(rows)
         bound = np.zeros((len(rows), len(self._leaves)), dtype=np.int32)
+        if self._bounds is None:
+            codes = self._kept[self._order]
+            self._bounds = {
+                j: _bounds(table, [codes[a:z, j] for a, z in self._leaves], self.gower.scale)
+                for j, table in enumerate(self.gower.positions)
+                if table.size * len(self._leaves) <= _BOUND_CELLS
+            }
         for j, table in self._bounds.items():
             bound += table[rows[:, j]]
         every = np.arange(len(rows))
@@ -208,9 +227,10 @@ class Neighbours:
         best: NDArray[np.int32],
     ) -> None:
         """Compare some queries with every row of a block and keep what is nearer."""
+        begin, end = self._leaves[leaf]
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
-            far = self.gower.between(placed[:, batch], self._leaves[leaf])
+            far = self.gower.between(placed[:, batch], self._rows[:, begin:end])
             if best.shape[1] == 1:
                 best[batch, 0] = np.minimum(best[batch, 0], far.min(axis=1))
                 continue
@@ -243,43 +263,6 @@ def nearest_distances(
     """
     index = Neighbours(reference, domain)
     return index.distances(queries, k) / index.gower.unit
-
-
-def _distinct(rows: NDArray[np.int32], copies: int) -> NDArray[np.int32]:
-    """Return the rows sorted, each at most ``copies`` times: more cannot change an answer."""
-    if not len(rows):
-        return rows
-    distinct, counts = np.unique(rows, axis=0, return_counts=True)
-    kept: NDArray[np.int32] = np.repeat(distinct, np.minimum(counts, copies), axis=0)
-    return kept
-
-
-def _split(placed: NDArray[np.int32], scale: int) -> list[NDArray[np.intp]]:
-    """Return blocks of similar rows: halve at the most spread column until small enough."""
-    done: list[NDArray[np.intp]] = []
-    todo = [np.arange(placed.shape[1])]
-    while todo:
-        part = todo.pop()
-        cut = _halved(placed[:, part], scale) if len(part) > _LEAF else None
-        if cut is None:
-            done.append(part)
-        else:
-            order, middle = cut
-            todo += [part[order[:middle]], part[order[middle:]]]
-    return done
-
-
-def _halved(rows: NDArray[np.int32], scale: int) -> tuple[NDArray[np.intp], int] | None:
-    """Return an order of the rows and where to cut it, or None if all rows are alike."""
-    # Each row against the one half the block away: a cheap sample of pairwise distances.
-    far = np.minimum(np.abs(rows - np.roll(rows, rows.shape[1] // 2, axis=1)), scale)
-    column = rows[int(far.mean(axis=1).argmax())]
-    order = np.argsort(column, kind="stable")
-    changes = np.flatnonzero(np.diff(column[order])) + 1
-    if not len(changes):
-        return None
-    middle = changes[np.abs(changes - len(order) // 2).argmin()]
-    return order, int(middle)
 
 
 def _bounds(

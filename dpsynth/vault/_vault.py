@@ -111,6 +111,9 @@ class Vault:
         not_private_seed: For tests and teaching only: all noise and every secret draw follow from
             this seed, so nothing is private. The account, the models and every report say so, and
             a release cannot be written. An account is in this mode for ever, or never.
+        canaries: The table holds made-up units whose presence an audit guesses. Nothing fitted to
+            it may be published: the account and every model say so, and there is no release of it.
+            An account is in this mode for ever, or never.
 
     Raises:
         InvalidRequest: A column is missing, a schema is unconfirmed, or a parameter is impossible.
@@ -128,6 +131,7 @@ class Vault:
         declared_units: int | None = None,
         holdout: _rows.Source | None = None,
         not_private_seed: int | None = None,
+        canaries: bool = False,
     ) -> None:
         schema.require_confirmed()
         if not 0 <= audit_share <= 0.5:
@@ -161,6 +165,7 @@ class Vault:
         self.unit = unit
         self.audit_share = audit_share
         self.declared_units = declared_units
+        self.canaries = canaries
         self.stream: Stream = SYSTEM if not_private_seed is None else SeededStream(not_private_seed)
         self.__seed = not_private_seed
         self.__source = source
@@ -316,6 +321,8 @@ class Vault:
         facts = {**self.unit.to_json(), "audit_share": self.audit_share}
         if self.own_holdout:
             facts["holdout"] = "own"
+        if self.canaries:
+            facts["canaries"] = True
         return facts if self.__seed is None else {**facts, "not_private": True}
 
     def _declared(self) -> dict[str, int]:
@@ -439,7 +446,7 @@ class Vault:
     # -- rows: for blocks of this vault only -----------------------------------------------------
 
     def _settle(self, domain: Domain) -> None:
-        domain = replace(domain, not_private=self.__seed is not None)
+        domain = replace(domain, not_private=self.__seed is not None or self.canaries)
         if domain != self.__domain:
             self.__coded = self.__train = None  # they are coded in the domain before
         self.__domain = domain

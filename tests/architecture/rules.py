@@ -44,7 +44,16 @@ _HEIGHTS = (
 ROOF = len(_HEIGHTS)
 
 LAZY = frozenset(
-    {"sklearn", "duckdb", "pyarrow", "statsmodels", "dp_accounting", "cryptography", "diffprivlib"}
+    {
+        "cryptography",
+        "diffprivlib",
+        "dp_accounting",
+        "duckdb",
+        "numba",
+        "pyarrow",
+        "sklearn",
+        "statsmodels",
+    }
 )
 """Imported inside functions only, so that ``import dpsynth`` stays quick."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsynth.attacks import nearest_distances, neighbours
+from dpsynth.attacks import _kernel, nearest_distances, neighbours
 from dpsynth.attacks.neighbours import LARGEST_SCALE, Gower, Neighbours
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
@@ -74,6 +75,110 @@ def test_pruned_search_equals_all_pairs(
     place = index.gower.place
     pairs = np.sort(index.gower.between(place(queries), place(reference)), axis=1)[:, :k]
     assert np.array_equal(index.distances(queries, k), pairs)
+
+
+def by_loops(patch: pytest.MonkeyPatch, *, machine_code: bool) -> None:
+    """Have every search take the loops, as machine code or as the Python they are written in."""
+    patch.setattr(neighbours, "_WORTH_COMPILING", 0)
+    if not machine_code:
+        patch.setattr(_kernel, "compiled", lambda: (_kernel.boxes, _kernel.search))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables(), st.sampled_from([1, 2]), st.sampled_from([2, 5, 128]))
+def test_the_loops_equal_brute_force(made: tuple[Domain, Rows, Rows], k: int, leaf: int) -> None:
+    domain, queries, reference = made
+    with pytest.MonkeyPatch.context() as patch:
+        by_loops(patch, machine_code=False)
+        patch.setattr(neighbours, "_LEAF", leaf)
+        index = Neighbours(reference, domain)
+        found = index.distances(queries, k)
+    assert exact(index, found) == brute_nearest(queries, reference, domain, k)
+
+
+def more_codes_than_bits() -> tuple[Domain, Rows]:
+    """Nominal columns of which a leaf's codes do not fit in one word."""
+    domain = Domain.integers({"a": 200, "b": 500, "c": 9}, ordered=("b",))
+    rng = np.random.default_rng(1)
+    rows = np.column_stack([rng.integers(0, domain.size(n), 2000) for n in domain.names])
+    return domain, rows.astype(np.int32)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("which", ["recipe", "missing", "many codes"])
+def test_machine_code_equals_the_plain_path_to_the_last_bit(
+    which: str, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(0)
+    if which == "recipe":
+        domain, rows = DOMAIN, population(4000, rng)
+    elif which == "missing":
+        domain = with_missing()
+        made = [rng.integers(0, domain.size(n), 300) for n in domain.names]
+        rows = np.column_stack(made).astype(np.int32)
+    else:
+        domain, rows = more_codes_than_bits()
+    half = len(rows) // 2
+    index = Neighbours(rows[:half], domain)
+    plain = index.distances(rows[half:], k)
+    by_loops(monkeypatch, machine_code=True)
+    asked: list[int] = []
+    nearest = index._compiled.nearest
+    monkeypatch.setattr(index._compiled, "nearest", lambda q, k: asked.append(k) or nearest(q, k))
+    found = index.distances(rows[half:], k)
+    assert asked == [k]
+    assert found.dtype == plain.dtype
+    assert np.array_equal(found, plain)
+
+
+def test_without_numba_the_plain_path_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = population(300, np.random.default_rng(0))
+    plain = Neighbours(rows, DOMAIN).distances(rows, 2)
+    by_loops(monkeypatch, machine_code=True)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    _kernel.compiled.cache_clear()
+    try:
+        assert _kernel.compiled() is None
+        assert np.array_equal(Neighbours(rows, DOMAIN).distances(rows, 2), plain)
+    finally:
+        _kernel.compiled.cache_clear()
+
+
+def test_where_no_cache_can_be_written_the_loops_still_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caching = pytest.importorskip("numba.core.caching")
+    # What numba finds where site-packages and the home folder are read-only.
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    _kernel.compiled.cache_clear()
+    try:
+        found = _kernel.compiled()
+        assert found is not None
+        assert all(type(each._cache).__name__ == "NullCache" for each in found)
+    finally:
+        _kernel.compiled.cache_clear()
+
+
+def test_a_cache_that_cannot_be_finished_leaves_the_plain_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    rows = population(300, np.random.default_rng(0))
+    plain = Neighbours(rows, DOMAIN).distances(rows)
+    by_loops(monkeypatch, machine_code=True)
+    monkeypatch.setattr(_kernel, "compiled", lambda: (full, full))
+    assert np.array_equal(Neighbours(rows, DOMAIN).distances(rows), plain)
+
+
+def test_a_search_that_forgets_a_copy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin: an index of all rows but one gives other answers."""
+    rows = population(300, np.random.default_rng(0))
+    whole = Neighbours(rows, DOMAIN).distances(rows)
+    assert not whole.any()
+    assert Neighbours(rows[1:], DOMAIN).distances(rows).any()
 
 
 def test_all_pairs_equal_the_definition_with_missing_codes() -> None:

@@ -1,0 +1,328 @@
+"""The canary audit: made-up units put in or held out by coins, and guessed from what was shown.
+
+A few runs, each with many canaries (Steinke, Nasr, Jagielski 2023), on a surrogate table: rows that
+are public, simulated, or drawn from an earlier release. The mechanism is fitted in a vault of its
+own on an account that is thrown away, so an audit costs no budget. The attacker knows the surrogate
+and sees every noisy marginal. Claims are refuted, never proved.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dpsynth.attacks import one_run
+from dpsynth.attacks._decode import scores
+from dpsynth.attacks._watched import WatchedBlock
+from dpsynth.attacks.statistics import auc
+from dpsynth.domain import resolve
+from dpsynth.schema import Schema
+from dpsynth.synthesizer import Synthesizer
+from dpsynth.vault import Block, Person, Unit, Vault, discovery_step, discovery_weight
+from dpsynth_accounting import Budget, InvalidRequest, Ledger, curve
+
+CANARIES = 100
+"""Canaries of a run, unless told otherwise."""
+
+RUNS = 12
+"""Runs of an audit, unless told otherwise."""
+
+SHARES = (0.25, 1.0)
+"""Shares of the canaries whose coins are guessed; fixed beforehand and corrected for."""
+
+_TRIES = 16  # proposals for each canary
+_BUCKETS = 32  # into which the codes of a column are put where proposals are weighed
+_SIGMA2 = 4.0  # variance that a cell is taken to have where proposals are weighed
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What guessing so many coins of each run showed.
+
+    Attributes:
+        guesses: Coins guessed in a run.
+        correct: How many of them rightly, of each run.
+        p_pair: Probability of that under (epsilon, delta), at most.
+        p_curve: Probability of that under the plan's privacy curve, at most.
+    """
+
+    guesses: int
+    correct: tuple[int, ...]
+    p_pair: float
+    p_curve: float
+
+
+@dataclass(frozen=True)
+class CanaryAudit:
+    """The outcome of a canary audit.
+
+    Attributes:
+        method: The mechanism.
+        epsilon: Claimed.
+        delta: Claimed.
+        runs: Independent fits.
+        canaries: Canaries of each.
+        guesses: What was guessed, and how probable that is under the claim.
+        p_value: Of the claim, corrected for all that was tried.
+        epsilon_at_least: Refuted with confidence 99.9 % at ``delta``, corrected too; 0 if none is.
+        gaussian_mu_at_least: The same for mechanisms that are Gaussian: a diagnosis.
+        area: Area under the ROC curve of the scores: what an attacker can tell on average.
+        failed: Whether the claim is refuted.
+    """
+
+    method: str
+    epsilon: float
+    delta: float
+    runs: int
+    canaries: int
+    guesses: tuple[Guesses, ...]
+    p_value: float
+    epsilon_at_least: float
+    gaussian_mu_at_least: float
+    area: float
+    failed: bool
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        tried = f"{self.runs} runs with {self.canaries} canaries each"
+        claim = f"epsilon {self.epsilon:g} at delta {self.delta:g}"
+        if self.failed:
+            return (
+                f"Fail: {self.method} tells more than it claims. {tried} refute {claim} "
+                f"(p = {self.p_value:.1e}); epsilon is at least {self.epsilon_at_least:.2f} with "
+                "confidence 99.9 %."
+            )
+        return (
+            f"Not refuted: {tried} do not contradict {claim} of {self.method} "
+            f"(p = {self.p_value:.3g}; epsilon at least {self.epsilon_at_least:.2f}). "
+            "An audit can refute a claim, not prove it."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as plain JSON data."""
+        return {**asdict(self), "sentence": self.sentence}
+
+
+def canary_audit(
+    synthesizer: Synthesizer,
+    schema: Schema,
+    *,
+    epsilon: float | Fraction,
+    delta: float | Fraction,
+    unit: Unit,
+    surrogate: pd.DataFrame | int = 1000,
+    canaries: int = CANARIES,
+    runs: int = RUNS,
+    rng: np.random.Generator,
+) -> CanaryAudit:
+    """Audit a mechanism with canaries in a surrogate table.
+
+    Args:
+        synthesizer: The mechanism.
+        schema: Public facts about the columns.
+        epsilon: What the mechanism claims, at ``delta``.
+        delta: What it claims, with ``epsilon``.
+        unit: The unit of privacy. A canary person has as many rows as a person may have, all alike.
+        surrogate: Rows that are *not* private; or how many to simulate, each column uniform and by
+            itself, which needs a schema that declares every column.
+        canaries: Canaries of each run, at least 10.
+        runs: How many fits, at least 1.
+        rng: Chooses canaries and simulated rows. The coins are the system's.
+
+    Charges: nothing. Accounts are made for the runs, and thrown away with their models.
+
+    Raises:
+        InvalidRequest: A number is too small, the surrogate lacks a column, or the mechanism
+            measures no marginal.
+    """
+    if canaries < 10 or runs < 1:
+        raise InvalidRequest(
+            f"An audit of {runs} runs with {canaries} canaries was asked for.",
+            "It takes at least one run and ten canaries.",
+            f"Leave them at their defaults, {RUNS} and {CANARIES}.",
+        )
+    table = simulated(schema, surrogate, unit, rng) if isinstance(surrogate, int) else surrogate
+    games = [
+        _game(synthesizer, schema, epsilon, delta, unit, table, canaries, rng) for _ in range(runs)
+    ]
+    claim = games[0].claim
+    tried = tuple(
+        _guesses(games, max(round(share * canaries), 1), claim, float(epsilon), float(delta))
+        for share in SHARES
+    )
+    tests = 2 * len(tried)
+    p_value = min(1.0, tests * min(min(each.p_pair, each.p_curve) for each in tried))
+    level = 1 - (1 - one_run.LEVEL) / tests
+    bounds = [
+        (
+            one_run.pair_lower_bound(each.correct, each.guesses, canaries, float(delta), level),
+            one_run.gaussian_lower_bound(each.correct, each.guesses, canaries, level),
+        )
+        for each in tried
+    ]
+    inside = np.concatenate([game.scores[game.coins] for game in games])
+    outside = np.concatenate([game.scores[~game.coins] for game in games])
+    return CanaryAudit(
+        synthesizer.name,
+        float(epsilon),
+        float(delta),
+        runs,
+        canaries,
+        tried,
+        p_value,
+        max(pair for pair, _ in bounds),
+        max(mu for _, mu in bounds),
+        auc(inside, outside).value if len(inside) and len(outside) else 0.5,
+        p_value < 1 - one_run.LEVEL,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Game:
+    coins: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    claim: one_run.Claim
+
+    def correct(self, guesses: int) -> int:
+        """Return how many of the surest guesses are right: "in" where a score is above 0."""
+        surest = np.argsort(-np.abs(self.scores), kind="stable")[:guesses]
+        return int(((self.scores[surest] > 0) == self.coins[surest]).sum())
+
+
+def _guesses(
+    games: Sequence[_Game], guesses: int, claim: one_run.Claim, epsilon: float, delta: float
+) -> Guesses:
+    canaries = len(games[0].coins)
+    correct = tuple(game.correct(guesses) for game in games)
+    pair = [one_run.pair_p_value(c, guesses, canaries, epsilon, delta) for c in correct]
+    whole = [one_run.curve_p_value(c, guesses, canaries, claim) for c in correct]
+    return Guesses(guesses, correct, one_run.combined(pair), one_run.combined(whole))
+
+
+def _game(
+    synthesizer: Synthesizer,
+    schema: Schema,
+    epsilon: float | Fraction,
+    delta: float | Fraction,
+    unit: Unit,
+    table: pd.DataFrame,
+    canaries: int,
+    rng: np.random.Generator,
+) -> _Game:
+    """Fit once to the surrogate with the canaries whose coin says so; guess all coins."""
+    made = chosen_canaries(schema, table, canaries, rng)
+    coins = np.array([secrets.randbits(1) == 1 for _ in range(canaries)])
+    entering = made[coins].loc[lambda frame: frame.index.repeat(unit.rows)]
+    whole, known = _joined(table, entering, unit)
+    steps = synthesizer.steps(schema.modelled)
+    weight = sum(step.weight for step in steps) * discovery_weight(schema)
+    with tempfile.TemporaryDirectory() as folder:
+        account = Ledger(Path(folder) / "ledger.db").account("audit", Budget(epsilon, delta))
+        vault = Vault(whole, schema, account, unit=unit, audit_share=0.0, canaries=True)
+        plan = (*discovery_step(schema, weight), *steps)
+        with vault.reserve(plan, epsilon=epsilon, delta=delta, label="canary audit") as block:
+            watched = WatchedBlock(block)
+            synthesizer.run(cast(Block, watched))
+            claim = one_run.Claim.of(curve(block.plan.event))
+            domain = block.domain
+    found = scores(watched.seen, domain.encode(known), domain.encode(made), unit.rows)
+    return _Game(coins, found, claim)
+
+
+def _joined(
+    table: pd.DataFrame, entering: pd.DataFrame, unit: Unit
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the surrogate with the canaries that are in, and its rows that a fit surely keeps."""
+    known, made = table.astype(object), entering.astype(object)
+    if isinstance(unit, Person):
+        # Which rows of a person are kept is secret: none of the surrogate's has more than are kept.
+        known = known[known[unit.column].notna()]
+        known[unit.column] = "row " + known[unit.column].astype(str)
+        known = known[known.groupby(unit.column).cumcount() < unit.rows]
+        made[unit.column] = [f"canary {name}" for name in made.index]
+    return pd.concat([known, made], ignore_index=True), known
+
+
+def simulated(schema: Schema, rows: int, unit: Unit, rng: np.random.Generator) -> pd.DataFrame:
+    """Return made-up rows of a schema, each column uniform over its codes and by itself.
+
+    Persons have as many rows as they may.
+
+    Raises:
+        InvalidRequest: The schema leaves columns open.
+    """
+    if schema.undeclared:
+        raise InvalidRequest(
+            "Rows were to be simulated from a schema.",
+            f"It leaves columns open: {', '.join(schema.undeclared)}.",
+            "Give a surrogate table, such as rows drawn from an earlier release.",
+        )
+    domain = resolve(schema, categories={}, bounds={})
+    codes = {n: rng.integers(0, domain.size(n), rows) for n in domain.names}
+    table = domain.decode(codes, rng=rng)
+    if isinstance(unit, Person):
+        table[unit.column] = np.arange(rows) // unit.rows
+    return table
+
+
+def chosen_canaries(
+    schema: Schema, table: pd.DataFrame, count: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Return units of rare combinations, one row each: of several proposals the loneliest.
+
+    A proposal is uniform over the codes of declared columns, and over the surrogate's values of
+    the others. It is weighed by the sum over pairs of columns of 1 / (rows in its cell + a noise):
+    what each cell can tell of it, where rows and earlier canaries in the same cell are in the way.
+
+    Args:
+        schema: Public facts about the columns.
+        table: The surrogate.
+        count: How many.
+        rng: Draws the proposals.
+    """
+    declared = schema.only(set(schema.modelled) - set(schema.undeclared))
+    domain = resolve(declared, categories={}, bounds={})
+    codes: dict[str, NDArray[Any]] = {**domain.encode(table)} if domain.names else {}
+    sizes = {name: domain.size(name) for name in domain.names}
+    pools: dict[str, NDArray[Any]] = {}
+    for name in schema.undeclared:
+        place, values = pd.factorize(table[name], use_na_sentinel=False)
+        codes[name], sizes[name], pools[name] = place, len(values), np.asarray(values)
+    names = list(sizes)
+    shared = {name: max(1, -(-sizes[name] // _BUCKETS)) for name in names}
+
+    def bucket(name: str, code: NDArray[Any]) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = np.asarray(code, dtype=np.int64) // shared[name]
+        return found
+
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[:i]] or [(n, n) for n in names]
+    counts = {pair: np.zeros((_BUCKETS, _BUCKETS)) for pair in pairs}
+    for a, b in pairs:
+        np.add.at(counts[a, b], (bucket(a, codes[a]), bucket(b, codes[b])), 1)
+    taken: dict[str, list[int]] = {name: [] for name in names}
+    for _ in range(count):
+        tried = {name: rng.integers(0, sizes[name], _TRIES) for name in names}
+        put = {name: bucket(name, tried[name]) for name in names}
+        told = sum(1 / (counts[a, b][put[a], put[b]] + _SIGMA2) for a, b in pairs)
+        best = int(np.argmax(told))
+        for a, b in pairs:
+            counts[a, b][put[a][best], put[b][best]] += 1
+        for name in names:
+            taken[name].append(int(tried[name][best]))
+    drawn = {name: np.array(found, dtype=np.int64) for name, found in taken.items()}
+    made = domain.decode({name: drawn[name] for name in domain.names}, rng=rng)
+    if not domain.names:
+        made = pd.DataFrame(index=range(count))
+    for name, pool in pools.items():
+        made[name] = pool[drawn[name]]
+    return made[list(names)]

@@ -1,0 +1,92 @@
+"""`dpsynth audit`: a recipe's mechanism with canaries, costing nothing, and an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dpsynth.vault import _noise
+from tests.cli.conftest import Runner
+
+SCHEMA = """format_version = 1
+
+[columns.u]
+type = "categorical"
+categories = ["a", "b", "c", "d", "e", "f", "g", "h"]
+
+[columns.v]
+type = "categorical"
+categories = ["a", "b", "c", "d", "e", "f", "g", "h"]
+
+[columns.age]
+type = "integer"
+lower = 0
+upper = 40
+"""
+
+RECIPE = """format_version = 1
+schema = "schema.toml"
+
+[account]
+ledger = "ledger.db"
+name = "people"
+epsilon = 1.0
+delta = 1e-6
+
+[unit]
+kind = "row"
+
+[release]
+epsilon = 1.0
+
+[method]
+name = "independent"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "schema.toml").write_text(SCHEMA)
+    path = tmp_path / "release.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_an_audit_costs_nothing_and_does_not_refute(recipe: Path, dpsynth: Runner) -> None:
+    # At most one audit in a thousand refutes by chance; the exit code follows from the p-value.
+    code, out, error = dpsynth("audit", recipe, "--runs", 2, "--rows", 200, "--json")
+    found = json.loads(out)
+    assert code == (2 if found["failed"] else 0), error
+    assert found["p_value"] > 1e-6
+    assert (found["epsilon"], found["runs"], found["canaries"]) == (1.0, 2, 100)
+    assert not (recipe.parent / "ledger.db").exists()
+
+
+def test_a_mechanism_without_noise_ends_in_exit_code_2(
+    recipe: Path, dpsynth: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: object, shape: tuple[int, ...], *rest: Any) -> np.ndarray:
+        del rest
+        return np.zeros(shape, dtype=np.int64)
+
+    monkeypatch.setattr(_noise, "discrete_gaussian", none)
+    table = recipe.parent / "public.csv"
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefgh"))
+    columns = {"u": rng.choice(letters, 300), "v": rng.choice(letters, 300)}
+    pd.DataFrame({**columns, "age": rng.integers(0, 41, 300)}).to_csv(table, index=False)
+    words = ("audit", recipe, "--surrogate", table, "--runs", 6, "--canaries", 40)
+    code, out, _ = dpsynth(*words)
+    assert code == 2
+    assert out.startswith("Fail: independent tells more than it claims.")
+
+
+def test_too_few_canaries_are_an_error_of_the_line(recipe: Path, dpsynth: Runner) -> None:
+    code, _, error = dpsynth("audit", recipe, "--canaries", 3)
+    assert code == 2
+    assert "10" in error
