@@ -259,9 +259,9 @@ class Block:
             raise TypeError("a Train step is a subsampled Gaussian")
         from dpsynth.vault import _train
 
-        steps = _train.Steps(event.rate, event.sigma, clip, float(event.rate) * rows)
-        _train.require(learner, steps, self.domain)
-        shapes = [list(each.shape) for each in learner.module.parameters() if each.requires_grad]
+        shapes = _train.shapes(learner)
+        steps = _train.Steps(event.rate, event.sigma, clip, float(event.rate) * rows, shapes)
+        _train.require(learner, steps, self.domain, self.unit.rows)
         # Twice: a sample's distance from its law, and from continuous noise that was rounded.
         self._draw_samples(2 * step.steps * sum(math.prod(shape) for shape in shapes))
         request = self._request(coarse=None, train=shapes, clip=clip, rows=rows)

@@ -49,7 +49,7 @@ class FakeBlock:
             units = torch.arange(len(batch))
             sums = clipped_sum(learner.module, learner.loss, batch, units, len(batch), clip)
             noisy = [
-                each + torch.from_numpy(self.rng.normal(0, clip, each.shape) * self.noise).float()
+                each + torch.from_numpy(self.rng.normal(0, clip, each.shape) * self.noise)
                 for each in sums
             ]
-            learner.update([each / (self.method.rate * rows) for each in noisy])
+            learner.update([each.float() / (self.method.rate * rows) for each in noisy])

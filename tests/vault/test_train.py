@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -45,11 +46,9 @@ class Means:
         self.module: nn.Module = CodesLinear(sizes, 2)
         self.rate = rate
         self.seen: list[list[Tensor]] = []
-        self.batches: list[int] = []
 
     def loss(self, module: nn.Module, records: Tensor) -> Tensor:
         found: Tensor = (module(records) - 1.0).square().sum(1)
-        self.batches.append(len(records))
         return found
 
     def update(self, gradients: list[Tensor]) -> None:
@@ -284,6 +283,109 @@ def test_what_a_learner_says_of_private_rows_is_withheld(make_vault: MakeVault) 
     assert error.value.touched
     assert "no idea" not in str(error.value)
     assert error.value.__cause__ is None
+    assert error.value.__context__ is None  # of which a debugger, or a log, shows the message
+
+
+def test_a_loss_is_tried_on_every_code_before_a_row_is_read(make_vault: MakeVault) -> None:
+    """Else a rare code of a wide column would be told by an exception, at no price."""
+    tried: set[int] = set()
+
+    class Partial(Means):
+        def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+            tried.update(records[:, 1].tolist())
+            if bool((records[:, 1] == 137).any()):
+                raise KeyError
+            return super().loss(module, records)
+
+    schema = dp.Schema({"a": dp.Categorical(("x", "y", "z")), "b": dp.Integer(0, 199)})
+    vault = make_vault(TABLE, schema, audit_share=0.0)
+    with pytest.raises(KeyError):
+        vault.train(Partial((3, 200)), **ASKED, epsilon=1)
+    assert "begin" not in [e["payload"]["kind"] for e in vault.account.ledger.entries("account 1")]
+    assert vault.account.spent.cost == 0
+    assert set(range(137)) <= tried
+
+
+def test_parameters_that_come_later_are_refused(make_vault: MakeVault) -> None:
+    """Their noise was not counted."""
+
+    class Growing(Means):
+        def update(self, gradients: list[Tensor]) -> None:
+            super().update(gradients)
+            self.module.more = nn.Linear(2, 2)
+
+    learner = Growing()
+    with pytest.raises(InvalidRequest, match="other parameters"):
+        make_vault(TABLE, SCHEMA, audit_share=0.0).train(learner, **ASKED, epsilon=1)
+    assert len(learner.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("sigma", "divisor", "k"), [(2**50, 100.0, 1), (1, 2.0**21, 1), (1, 2.0**18, 5)]
+)
+def test_what_noise_or_sums_cannot_hold_is_refused_before_a_row_is_read(
+    make_vault: MakeVault, sigma: int, divisor: float, k: int
+) -> None:
+    domain = make_vault(TABLE, SCHEMA).domain
+    steps = Steps(Fraction(1, 2), Fraction(sigma), 1.0, divisor)
+    with pytest.raises(InvalidRequest, match="expected rows a batch") as error:
+        _loop.require(Means(), steps, domain, k)
+    assert not error.value.touched
+    _loop.require(Means(), Steps(Fraction(1, 2), Fraction(1), 1.0, 2.0**17), domain, k)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_sum_that_is_no_sum_of_clipped_gradients_gets_no_noise(value: float) -> None:
+    steps = Steps(Fraction(1, 2), Fraction(3), 2.0, 10.0)
+    with pytest.raises(InvalidRequest, match="Noise was to be added"):
+        _loop.noisy([torch.zeros(3), torch.tensor([0.0, value])], steps, SeededStream(5))
+
+
+def test_the_noise_is_so_wide_that_smoothing_it_costs_nothing() -> None:
+    """The distance of the lemma is 2 exp(-2 pi**2 s2): of s2 = 7, beside the twin's 3/2."""
+    for sigma in (Fraction(1, 3), Fraction(3), Fraction(200)):
+        claimed = (sigma * (1 << 10) * (1 + Fraction(1, 1 << 9))) ** 2
+        assert _loop._sigma2(Steps(Fraction(1, 2), sigma, 1.0, 1.0), 1) >= claimed + 7
+    assert math.log2(2) - 2 * math.pi**2 * 7 / math.log(2) < -198
+    assert math.log2(2) - 2 * math.pi**2 * 1.5 / math.log(2) > -42
+
+
+class Drawing(Means):
+    """Draws at random in its loss, as a variational autoencoder does, and lets it be seen."""
+
+    drawn: ClassVar[list[list[float]]] = []
+
+    def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+        draw = torch.randn(len(records))
+        self.drawn.append(draw.tolist())
+        found: Tensor = (module(records) - draw.unsqueeze(1)).square().sum(1)
+        return found
+
+
+def drawn_after_seeding(vault: Vault) -> tuple[list[list[float]], bool]:
+    """Return a training's private draws, and whether it left torch's generator as it was."""
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    learner = Drawing()
+    torch.manual_seed(7)
+    Drawing.drawn.clear()
+    with vault.reserve((Train(1.0, 20, 1.0),), epsilon=1, label="t") as block:
+        block.train(learner, clip=1.0, rows=200.0)
+    found = [each for each in Drawing.drawn if len(each) == 200]
+    return found, torch.equal(before, torch.get_rng_state())
+
+
+def test_draws_in_a_loss_follow_from_no_seed_and_leave_no_trace(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [drawn_after_seeding(make_vault(TABLE, SCHEMA, audit_share=0.0)) for _ in range(2)]
+    assert all(same and len(each) == 20 for each, same in runs)
+    assert runs[0][0] != runs[1][0]
+    assert len({each[0] for each, _ in runs for each in each}) == 40  # no two steps draw alike
+    monkeypatch.setattr(_loop, "_own_draws", lambda *_: contextlib.nullcontext())
+    twins = [drawn_after_seeding(make_vault(TABLE, SCHEMA, audit_share=0.0)) for _ in range(2)]
+    assert twins[0][0] == twins[1][0]
+    assert not twins[0][1]
 
 
 # -- an empty table, an interruption -------------------------------------------------------------
