@@ -579,10 +579,11 @@ def test_what_is_masked_overflows_into_nothing(
     kind: type[nn.Module] = CodesLinear if coded else MaskedLinear
     if twin:
         monkeypatch.setitem(_closed._RULES, kind, _Multiplied(_closed._RULES[kind]))
-    mask = torch.tensor([[0.0, 1.0]]) if coded else torch.tensor([[0.0], [1.0]])
-    module = CodesLinear((1,), 2, mask, False) if coded else MaskedLinear(1, 2, mask, False)
-    scales = torch.tensor([3e38, 1e-9])
-    records = torch.zeros(2, 1, dtype=torch.int64) if coded else torch.full((2, 1), 1e9)
+    mask = torch.tensor([[0.0, 1.0]])
+    module = CodesLinear((1,), 2, mask, False) if coded else MaskedLinear(2, 1, mask, False)
+    scales = torch.tensor([3e38, 1e-9]) if coded else torch.tensor([1e10])
+    one = torch.zeros(1, 1, dtype=torch.int64) if coded else torch.tensor([[1e30, 0.0]])
+    records = one.expand(2, -1)
     found = clipped_sum(
         module, lambda m, x: (m(x) * scales).sum(1), records, torch.arange(2), 2, 1.0
     )
