@@ -284,14 +284,14 @@ class Block:
         A run is a candidate drawn uniformly, called with a block of its own. The answers of the
         best run are stored, and what is returned is made anew from them; the others, and how many
         they were, are kept nowhere. A run that fails ends the step, as if it had the greatest
-        score. The candidates saw answers before the best was stored, so a step that failed or was
-        interrupted is spent: it is never run again, and the plan has to be reserved anew.
+        score, which is stored. The candidates saw answers before the best was stored, so a step
+        that was interrupted is spent: it is never run again, and the plan is to be reserved anew.
 
         Args:
             candidates: By name, in the order of the plan's next Tune step. Each is called anew
                 for every run of it, must ask the steps declared for it, and returns a score and
                 what it made; it must keep, print and log nothing, since no run but the best may be
-                seen. The score is to follow from the run's answers.
+                seen. The score is to follow from the run's answers, and no name is empty.
 
         Charges: the plan's next Tune step, however many runs there are.
 
@@ -305,8 +305,11 @@ class Block:
         if len(candidates) != len(step.candidates):
             raise self._refused("A Tune step was to run other candidates than were declared.")
         request = self._request(coarse=None, tune=list(candidates))
-        draw = partial(_tune.select_best, self, step, event, candidates)
+        failures: list[Exception] = []
+        draw = partial(_tune.select_best, self, step, event, candidates, failures)
         stored = self._answer(index, 0, request, draw, once=True)
+        if failures:
+            raise failures[0]
         return _tune.replay(self, step, event, candidates, stored)
 
     def audit(

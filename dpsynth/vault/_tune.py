@@ -79,22 +79,34 @@ class Run(Block):
 
 
 def select_best(
-    block: Block, step: Tune, event: Event, candidates: Mapping[str, Candidate[T]]
+    block: Block,
+    step: Tune,
+    event: Event,
+    candidates: Mapping[str, Candidate[T]],
+    failures: list[Exception],
 ) -> bytes:
     """Run candidates until a secret coin says stop; return the answers of the best run.
+
+    A run that fails ends this as the best of all would. That it did is stored too: were it tried
+    again on resuming, the failure and what came after would be two answers for one price.
 
     Args:
         block: The outer block.
         step: Its step.
         event: What was charged for it.
         candidates: By name, in the order of the step.
+        failures: Where the error of a run that fails is put.
     """
     stream, names = block._vault.stream, list(candidates)
     best: tuple[float, str, _Answers] | None = None
     while True:
         name = names[stream.below(len(names))]
         run = Run(block, _plan(block, step, event, names.index(name)))
-        score, _ = _scored(run, candidates[name])
+        try:
+            score, _ = _scored(run, candidates[name])
+        except Exception as error:
+            failures.append(error)
+            return _packed("", {})
         # The first of equal scores: runs are alike, so this is one of them by lot.
         if best is None or score > best[0]:
             best = score, name, run.answers
@@ -108,6 +120,13 @@ def replay(
 ) -> Tuned[T]:
     """Return what the best run made, from its answers alone."""
     name, answers = _unpacked(stored)
+    if not name:
+        raise InvalidRequest(
+            "A tuning was to be carried out.",
+            "One of its runs failed, which is its outcome: it is not tried again.",
+            "Mend the candidate, try it on made-up rows, and reserve the tuning anew.",
+            touched=True,
+        )
     plan = _plan(block, step, event, list(candidates).index(name))
     score, made = _scored(Run(block, plan, answers), candidates[name])
     return Tuned(name, score, made)

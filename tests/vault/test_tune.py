@@ -134,7 +134,7 @@ def shown(times: int, runs: int, vault: Vault) -> tuple[list[float], list[int]]:
         assert isinstance(step, Tune)
         for _ in range(times):
             one, two = Scripted(), Scripted()
-            stored = _tune.select_best(block, step, event, {"one": one, "two": two})
+            stored = _tune.select_best(block, step, event, {"one": one, "two": two}, [])
             numbers.append(len(one.scores) + len(two.scores))
             best.append(_tune.replay(block, step, event, {"one": one, "two": two}, stored).score)
     return best, numbers
@@ -331,6 +331,19 @@ def test_a_score_that_is_no_number_is_refused(make_vault: MakeVault, score: floa
     with pytest.raises(InvalidRequest, match="no number") as error:
         tuned(make_vault(TABLE, SCHEMA), {"one": scoring}, (ONE,))
     assert error.value.touched
+
+
+def test_a_run_that_fails_is_the_outcome_and_is_not_tried_again(make_vault: MakeVault) -> None:
+    def failing(block: Block) -> tuple[float, None]:
+        block.measure([("a",)])
+        raise ValueError("it does not converge")
+
+    vault = make_vault(TABLE, SCHEMA)
+    with pytest.raises(ValueError, match="converge"):
+        tuned(vault, {"one": failing}, (ONE,))
+    with pytest.raises(InvalidRequest, match="not tried again"):
+        tuned(vault, {"one": first_cell}, (ONE,), resume=True)
+    assert vault.account.remaining()[0] == 9
 
 
 def test_other_candidates_than_declared_are_refused_before_a_row_is_read(
