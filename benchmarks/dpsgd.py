@@ -80,7 +80,8 @@ def ours(x: Tensor, size: int, physical: int) -> Step:
     def step() -> None:
         sums = clipped_sum(module, loss, x, units, count, CLIP, physical)
         for p, total in zip(module.parameters(), sums, strict=True):
-            p.grad = total.add_(torch.randn_like(total), alpha=SIGMA * CLIP).div_(batch)
+            noisy = total.to(p.dtype).add_(torch.randn_like(p), alpha=SIGMA * CLIP)
+            p.grad = noisy.div_(batch)
         optimizer.step()
 
     return step

@@ -27,7 +27,9 @@ def cost_of(answer: DiscreteGaussian | Exponential) -> Fraction:
 
 
 def choice_within(cost: Fraction) -> Exponential:
-    """Return a choice that takes at most ``cost`` of a block, and hardly less.
+    """Return a choice that takes ``cost`` of a block, but for a part of 1e-6 at most.
+
+    It may be above, as costs are rounded up: :meth:`Division.take` refuses what exceeds the rest.
 
     Raises:
         InvalidRequest: The cost is not above 0, or so small that the choice would be blind.

@@ -84,6 +84,7 @@ class Replay:
     since: int = 0
     _made: dict[str, int] = field(default_factory=dict, repr=False)
     _seen: dict[str, set[str]] = field(default_factory=dict, repr=False)
+    _begun: set[tuple[str, int, int]] = field(default_factory=set, repr=False)
 
     @property
     def budget(self) -> Budget | None:
@@ -236,6 +237,11 @@ def _apply_to_reservation(state: Replay, payload: Mapping[str, Any]) -> None:
         match kind:
             case "reserve":
                 _reserve(state, payload)
+            case "begin" if "part" in payload:
+                key = identity, int(payload["step"]), int(payload["part"])
+                if key in state._begun:
+                    state.faults.append(f"reservation {identity} began a part of a step twice")
+                state._begun.add(key)
             case "answer":
                 if "begin" not in before:
                     state.faults.append(f"reservation {identity} answered before it began")

@@ -74,11 +74,23 @@ class Reservation:
             )
         return bytes(stored[1])
 
-    def begin(self, step: int, request: str) -> None:
+    def begun(self, step: int, part: int) -> bool:
+        """Say whether a part of a step was noted to begin, by whichever process."""
+        with self.account.ledger._reading("A step was to be looked up.", touched=True) as db:
+            return part in self._parts(db, step)
+
+    def begin(self, step: int, request: str, part: int | None = None) -> None:
         """Note, durably, that a step is about to read rows.
+
+        Args:
+            step: Its place in the plan.
+            request: What will be asked.
+            part: Given where outside code sees draws before they are stored: that part of the
+                step is about to be drawn, and no process may begin it again.
 
         Raises:
             InvalidRequest: The charge was handed back, by this process or by another.
+            LedgerError: The part began before.
         """
         with self._writing("A step was to be noted in the ledger.") as (db, standing):
             reserved = self._reserved(db)
@@ -89,7 +101,19 @@ class Reservation:
                     "pays for the step.",
                     "Reserve the plan again.",
                 )
-            self._append(db, standing, {"kind": "begin", "step": step, "request": request})
+            facts: dict[str, Any] = {"kind": "begin", "step": step, "request": request}
+            if part is not None:
+                if part in self._parts(db, step):
+                    raise LedgerError(
+                        "A part of a step was to begin that began before.",
+                        "Another run of the plan draws it, or was interrupted in it, and outside "
+                        "code may have seen what was drawn: no part is drawn twice.",
+                        "Let the other run end. A training then goes on with --resume; a tuning "
+                        "that was interrupted is to be reserved anew.",
+                        touched=True,
+                    )
+                facts["part"] = part
+            self._append(db, standing, facts)
 
     def store(self, step: int, part: int, request: str, value: bytes) -> None:
         """Store a noisy answer, durably, before it is shown to anyone."""
@@ -171,6 +195,16 @@ class Reservation:
             **self._mine,
         )
         return bool(rows)
+
+    def _parts(self, db: Database, step: int) -> set[int | None]:
+        """Return the parts of a step that began; None is among them if the whole step did."""
+        rows = db.rows(
+            "SELECT payload FROM entries WHERE account=:account AND reservation=:reservation "
+            "AND kind='begin' AND step=:step",
+            step=step,
+            **self._mine,
+        )
+        return {json.loads(payload).get("part") for (payload,) in rows}
 
     def _stored(self, db: Database, step: int, part: int) -> tuple[str, bytes] | None:
         rows = db.rows(

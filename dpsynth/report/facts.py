@@ -290,8 +290,9 @@ def _in_words(name: str, step: Mapping[str, Any]) -> str:
             return (
                 f"Trained in {of('steps')} steps, each on the units that a coin of "
                 f"{number(step.get('rate', 0))} drew; a unit's gradient was clipped, and the sum "
-                "got noise. Gradients are added up in floating point, to a bound that the proof "
-                "allows for."
+                "got noise. Gradients are added up in float64, to a bound that the proof allows "
+                "for; the last bits of a unit's gradient may depend on the units beside it, and "
+                "the proof takes them for its own."
             )
         case "discover":
             return (

@@ -71,6 +71,7 @@ MOST_KEPT = 1 << 25
 """Greatest number of cells of the exact counts that a block keeps to compare again: 256 MiB."""
 
 _STATES = 10  # of a training are stored
+_LOST = b""  # in the place of the state after a part of which nothing was stored
 
 _S = TypeVar("_S", bound=Step)
 _T = TypeVar("_T")
@@ -235,9 +236,11 @@ class Block:
         """Train by DP-SGD: the plan's next Train step, all of it.
 
         Each step samples units, clips the sum of the gradients of a unit's rows, adds noise, and
-        gives the learner the noisy mean. The learner is tried on made-up records first. Its state
-        is stored ten times on the way; a resumed block goes on from the last one that was, and
-        what was computed since then was seen by nobody.
+        gives the learner the noisy mean. The learner is tried on made-up records first. The
+        steps are taken in ten parts, and the learner's state is stored after each. The learner
+        sees gradients before that, so a part that was interrupted, by whatever, is lost: a resumed
+        block goes on with the next part from the last state that was stored. The steps of the lost
+        one stay paid and are never taken again.
 
         Args:
             learner: What is trained; see :class:`dpsynth.vault._train.Learner`.
@@ -249,15 +252,16 @@ class Block:
 
         Raises:
             InvalidRequest: The learner cannot be trained privately; no row was read for it.
+            LedgerError: Another run of this plan is in the same part; no row was read for it.
         """
         index, step, event = self._expect(Train)
         if not isinstance(event, SubsampledGaussian):
             raise TypeError("a Train step is a subsampled Gaussian")
         from dpsynth.vault import _train
 
-        steps = _train.Steps(event.rate, event.sigma, clip, float(event.rate) * rows)
-        _train.require(learner, steps, self.domain)
-        shapes = [list(each.shape) for each in learner.module.parameters() if each.requires_grad]
+        shapes = _train.shapes(learner)
+        steps = _train.Steps(event.rate, event.sigma, clip, float(event.rate) * rows, shapes)
+        _train.require(learner, steps, self.domain, self.unit.rows)
         # Twice: a sample's distance from its law, and from continuous noise that was rounded.
         self._draw_samples(2 * step.steps * sum(math.prod(shape) for shape in shapes))
         request = self._request(coarse=None, train=shapes, clip=clip, rows=rows)
@@ -270,8 +274,8 @@ class Block:
                 drawn.append(count)
                 return _train.run(learner, records, units, steps, count, self._vault.stream)
 
-            state = self._answer(index, part, request, draw)
-            if not drawn:
+            state = self._answer(index, part, request, draw, lost=_LOST)
+            if not drawn and state != _LOST:
                 _train.resume(learner, state)
 
     def tune(self, candidates: Mapping[str, Candidate[_T]]) -> Tuned[_T]:
@@ -279,8 +283,9 @@ class Block:
 
         A run is a candidate drawn uniformly, called with a block of its own. The answers of the
         best run are stored, and what is returned is made anew from them; the others, and how many
-        they were, are kept nowhere. An interrupted step starts afresh. A run that fails ends the
-        step, as if it had the greatest score.
+        they were, are kept nowhere. A run that fails ends the step, as if it had the greatest
+        score, which is stored. The candidates saw answers before the best was stored, so a step
+        that was interrupted is spent: it is never run again, and the plan is to be reserved anew.
 
         Args:
             candidates: By name, in the order of the plan's next Tune step. Each is called anew
@@ -292,6 +297,7 @@ class Block:
 
         Raises:
             InvalidRequest: There are other candidates than were declared, or a score is no number.
+            LedgerError: The step began before and was interrupted, or another run is in it.
         """
         from dpsynth.vault import _tune
 
@@ -301,7 +307,7 @@ class Block:
         request = self._request(coarse=None, tune=list(candidates))
         failures: list[Exception] = []
         draw = partial(_tune.select_best, self, step, event, candidates, failures)
-        stored = self._answer(index, 0, request, draw)
+        stored = self._answer(index, 0, request, draw, once=True)
         if failures:
             raise failures[0]
         return _tune.replay(self, step, event, candidates, stored)
@@ -381,16 +387,40 @@ class Block:
         self._next += 1
         return index, step, self.plan.events[index]
 
-    def _answer(self, index: int, part: int, request: str, draw: Callable[[], bytes]) -> bytes:
-        """Replay a stored answer, or note the step, read the rows, and store before returning."""
+    def _answer(
+        self,
+        index: int,
+        part: int,
+        request: str,
+        draw: Callable[[], bytes],
+        *,
+        once: bool = False,
+        lost: bytes | None = None,
+    ) -> bytes:
+        """Replay a stored answer, or note the step, read the rows, and store before returning.
+
+        Args:
+            index: The step.
+            part: The answer's place in it.
+            request: What is asked.
+            draw: Draws the answer.
+            once: Whether outside code sees what is drawn before it is stored. The part is then
+                noted by itself, and the ledger refuses to begin it again.
+            lost: What is stored for such a part that began before and has no answer.
+        """
         stored = self._reservation.answer(index, part, request)
         if stored is not None:
             return stored
-        if index not in self._begun:
-            self._recognise()
-            self._reservation.begin(index, request)
+        once = once or lost is not None
+        if lost is not None and self._reservation.begun(index, part):
             self._begun.add(index)
-        value = draw()
+            value = lost
+        else:
+            if once or index not in self._begun:
+                self._recognise()
+                self._reservation.begin(index, request, *([part] if once else []))
+                self._begun.add(index)
+            value = draw()
         self._reservation.store(index, part, request, value)
         return value
 

@@ -64,7 +64,9 @@ class Run(Block):
         self._begun.add(-1)  # rows may have been read, whatever this run itself has asked
         self.answers: _Answers = {} if answers is None else answers
 
-    def _answer(self, index: int, part: int, request: str, draw: Callable[[], bytes]) -> bytes:
+    def _answer(
+        self, index: int, part: int, request: str, draw: Callable[[], bytes], **_: object
+    ) -> bytes:
         """Draw an answer and keep it here, never in the ledger; or replay it."""
         if (index, part) not in self.answers:
             if self._replaying:

@@ -282,6 +282,35 @@ class LedgerContract:
             reservation.store(1, 0, "question", b"[1]")
         assert account.ledger.verify("patients") == []
 
+    def test_a_part_that_outside_code_sees_begins_once(self, account: Account, site: Site) -> None:
+        """Whoever begins it, and whether or not its answer was stored."""
+        mine = reserve(account)
+        other = find(site.open().existing("patients"))
+        assert other is not None
+        mine.begin(0, "question", 0)
+        for each in (mine, other):
+            assert each.begun(0, 0)
+            assert not each.begun(0, 1)
+            assert not each.begun(1, 0)
+            with pytest.raises(LedgerError, match="began before") as refused:
+                each.begin(0, "question", 0)
+            assert refused.value.touched
+        other.begin(0, "question", 1)
+        mine.begin(1, "another question", 0)
+        assert mine.begun(0, 1)
+        mine.store(0, 0, "question", b"")
+        assert mine.answer(0, 0, "question") == b""
+        with pytest.raises(LedgerError, match="began before"):
+            mine.begin(0, "question", 0)
+        assert not mine.void()
+        assert account.ledger.verify("patients") == []
+        # As before, a step that is noted as a whole may be noted again, by whoever resumes.
+        whole = answered(account)
+        whole.begin(0, "first question")
+        begins = [e["payload"] for e in account.ledger.entries("patients")]
+        assert sum(e["kind"] == "begin" and "part" not in e for e in begins) == 2
+        assert account.ledger.verify("patients") == []
+
     def test_a_plan_is_found_again_unless_handed_back(self, account: Account) -> None:
         assert find(account) is None
         first, second = reserve(account), reserve(account)

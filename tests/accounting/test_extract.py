@@ -176,6 +176,11 @@ def _answer_without_beginning(extract: Extract) -> None:
     del extract["entries"][2]
 
 
+def _begin_a_part_twice(extract: Extract) -> None:
+    payload(extract, "begin")["part"] = 0
+    extract["entries"].insert(3, copy.deepcopy(extract["entries"][2]))
+
+
 def _mix_units(extract: Extract) -> None:
     payload(extract, "reserve", 1)["plan"]["unit"] = {"unit": "person", "rows": 3}
 
@@ -225,6 +230,7 @@ FORGERIES = [
     _hand_back_twice,
     _use_after_handing_back,
     _answer_without_beginning,
+    _begin_a_part_twice,
     _mix_units,
     _change_account,
     _unknown_kind,

@@ -65,6 +65,7 @@ NUMPY_GENERATORS = frozenset(
 )
 """What ``numpy.random`` may be used for: explicit generators. The rest is global state."""
 
+RESEEDED = ("dpsynth.vault._train._loop", "torch.manual_seed")
 TORCH_SEEDS = frozenset({"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state"})
 
 
@@ -279,7 +280,10 @@ def no_pickle(module: Module) -> list[str]:
 
 
 def no_global_randomness(module: Module) -> list[str]:
-    """Randomness is an argument: no global state, no seed that another package could set."""
+    """Randomness is an argument: no global state, no seed that another package could set.
+
+    One module sets such a seed, from the vault's own bits: losses of outside code draw by torch.
+    """
     faults = []
     for path, node in module.uses():
         parts = path.split(".")
@@ -287,7 +291,7 @@ def no_global_randomness(module: Module) -> list[str]:
             (parts[:2] == ["numpy", "random"] and parts[2:3] and parts[2] not in NUMPY_GENERATORS)
             or (parts[0] == "random" and parts[1:2] and parts[1] != "SystemRandom")
             or (parts[0] == "torch" and parts[-1] in TORCH_SEEDS)
-        )
+        ) and (module.name, path) != RESEEDED
         if wrong:
             faults.append(_fault(module, node.lineno, f"uses {path}"))
     return faults

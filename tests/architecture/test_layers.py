@@ -90,6 +90,8 @@ TWINS: list[tuple[Rule, str, str]] = [
     (rules.no_global_randomness, "dpsynth.codec", "from random import shuffle\nshuffle([])"),
     (rules.no_global_randomness, "dpsynth.deep.vae", "import torch\ntorch.manual_seed(0)"),
     (rules.no_global_randomness, "dpsynth.deep.vae", "import torch as t\nt.cuda.manual_seed(0)"),
+    (rules.no_global_randomness, "dpsynth.vault._train", "import torch\ntorch.manual_seed(0)"),
+    (rules.no_global_randomness, "dpsynth.vault._train._loop", "import torch\ntorch.seed()"),
     (rules.no_unseeded_generator, "dpsynth.codec", "import numpy as np\nnp.random.default_rng()"),
     (
         rules.no_unseeded_generator,

@@ -45,13 +45,15 @@ class FakeBlock:
     def train(self, learner: Learner, *, clip: float, rows: float) -> None:
         self.asked.append("training")
         records = torch.from_numpy(np.column_stack([self.data[n] for n in self.domain.names]))
+        trained = [each for each in learner.module.parameters() if each.requires_grad]
         step = next(each for each in self.method.steps(self.domain.names) if type(each) is Train)
         for _ in range(step.steps):
             batch = records[np.flatnonzero(self.rng.random(len(records)) < step.rate)]
             units = torch.arange(len(batch))
             sums = clipped_sum(learner.module, learner.loss, batch, units, len(batch), clip)
             noisy = [
-                each + torch.from_numpy(self.rng.normal(0, clip, each.shape) * self.noise).float()
+                each + torch.from_numpy(self.rng.normal(0, clip, each.shape) * self.noise)
                 for each in sums
             ]
-            learner.update([each / (step.rate * rows) for each in noisy])
+            pairs = zip(noisy, trained, strict=True)
+            learner.update([(each / (step.rate * rows)).to(p.dtype) for each, p in pairs])

@@ -217,7 +217,7 @@ def test_clipping_takes_the_closed_path(hidden: int, monkeypatch: pytest.MonkeyP
         factor = min(1.0, 1 / math.sqrt(sum(float(each.square().sum()) for each in own)))
         wanted = [total + factor * each for total, each in zip(wanted, own, strict=True)]
     for x, y in zip(found, wanted, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(x.float(), y, rtol=1e-4, atol=1e-5)
 
 
 def trained(learner: Adam, steps: int, rng: np.random.Generator) -> None:

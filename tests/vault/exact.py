@@ -87,6 +87,9 @@ class FreeReservation:
     def answer(self, *_: object) -> None:
         return None
 
+    def begun(self, *_: object) -> bool:
+        return False
+
     def begin(self, *_: object) -> None:
         """Note nothing."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_the_closed_form_is_the_loop(case: str, many: bool, clip: float, physica
     assert is_closed(module, loss, records)
     found = clipped_sum(module, loss, records, units, count, clip, physical)
     expected = loop(module, loss, records, units, count, clip)
-    assert [x.dtype for x in found] == [p.dtype for p in module.parameters() if p.requires_grad]
+    assert all(x.dtype == torch.float64 for x in found)
     assert distance(found, expected) < 5e-5 * norm(expected)
 
 
@@ -463,6 +464,132 @@ def test_rounding_of_large_gradients_that_cancel_is_within_the_clip(trial: int) 
         CLIP,
     )
     assert norm(found) <= CLIP
+
+
+class _Narrow:
+    """The twin: a sum in float32, as training without privacy takes it."""
+
+    def __init__(self, rule: _closed.Rule) -> None:
+        self.fits, self.gram = rule.fits, rule.gram
+
+    def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: _closed.Sums) -> None:
+        (p,) = layer.parameters()
+        sums[p].copy_(sums[p].float().index_add_(0, a[:, 0], g))
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float64", "float32"])
+def test_rounding_of_a_sum_over_many_units_is_far_below_the_clip(
+    narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """256 units at the clip lift the sum over a power of two, where digits are twice as wide.
+
+    In float32, each of the small gradients after them is rounded up there; without one of the
+    great ones, down. So one unit moves the sum by its own gradient and all those digits.
+    """
+    if narrow:
+        monkeypatch.setitem(_closed._RULES, CodesLinear, _Narrow(_closed._RULES[CodesLinear]))
+    scales = torch.tensor([0.99998, 1.25 * 2.0**-16])
+    module = CodesLinear((1,), 1, bias=False)
+
+    def scaled(module: nn.Module, x: Tensor) -> Tensor:
+        return module(x[:, :1]).squeeze(1) * scales[x[:, 1]]
+
+    worst = 0.0
+    for great in (256, 257, 258):
+        records = torch.zeros(great + 2000, 2, dtype=torch.int64)
+        records[great:, 1] = 1
+        units = torch.arange(len(records))
+        whole = clipped_sum(module, scaled, records, units, len(units), 1.0)
+        less = clipped_sum(module, scaled, records[1:], units[:-1], len(units) - 1, 1.0)
+        worst = max(worst, distance(whole, less))
+    assert worst > 1.01 if narrow else worst <= 1
+
+
+@pytest.mark.parametrize("general_way", [False, True], ids=["closed", "general"])
+def test_the_other_ways_sum_in_float64_too(
+    general_way: bool, general: Callable[[str], None]
+) -> None:
+    """A small gradient after a great one of another unit is not lost."""
+    if general_way:
+        general("torch")
+    for make in (lambda: nn.Linear(1, 1, bias=False), lambda: MaskedLinear(1, 1, torch.ones(1, 1))):
+        records = torch.tensor([[1.0], [1e-9]])
+        found = clipped_sum(
+            make(),
+            lambda m, x: m(torch.ones_like(x))[:, 0] * x[:, 0],
+            records,
+            torch.arange(2),
+            2,
+            1.0,
+        )
+        less = clipped_sum(
+            make(),
+            lambda m, x: m(torch.ones_like(x))[:, 0] * x[:, 0],
+            records[:1],
+            torch.arange(1),
+            1,
+            1.0,
+        )
+        assert float(found[0] - less[0]) == pytest.approx(1e-9, rel=1e-6)
+
+
+@pytest.mark.parametrize("code", [-1, 3])
+def test_a_code_beyond_its_column_is_clipped_by_its_true_norm(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shares a row of weights with the other column's code, which the formula does not see."""
+    module = CodesLinear((3, 3), 1, bias=False)
+    row = torch.tensor([[code, 0]]) if code == 3 else torch.tensor([[2, code]])
+    records = torch.cat((row, torch.tensor([[1, 1]])))
+
+    def loss(module: nn.Module, x: Tensor) -> Tensor:
+        return 9 * module(x).squeeze(1)
+
+    def moved() -> float:
+        whole = clipped_sum(module, loss, records, torch.arange(2), 2, 1.0)
+        return distance(whole, clipped_sum(module, loss, records[1:], torch.arange(1), 1, 1.0))
+
+    assert moved() <= 1 + 1e-6
+    monkeypatch.setattr(_closed._Codes, "fits", lambda *_: True)
+    assert moved() > 1.4
+
+
+class _Multiplied:
+    """The twin: what is masked is multiplied by zero, as in float32 it was."""
+
+    def __init__(self, rule: _closed.Rule) -> None:
+        self.fits, self.gram = rule.fits, rule.gram
+
+    def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: _closed.Sums) -> None:
+        (p,) = layer.parameters()
+        narrow = sums[p].float()
+        narrow = narrow.addmm_(g.t(), a) if a.is_floating_point() else narrow
+        if not a.is_floating_point():
+            narrow.index_add_(0, a[:, 0], g)
+        mask = layer.mask if a.is_floating_point() else layer.wide_mask
+        sums[p].copy_(narrow * cast(Tensor, mask))
+
+
+@pytest.mark.parametrize("coded", [False, True], ids=["masked", "codes"])
+@pytest.mark.parametrize("twin", [False, True], ids=["filled", "multiplied"])
+def test_what_is_masked_overflows_into_nothing(
+    coded: bool, twin: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of masked weights are in no norm, so they may be as great as any number."""
+    kind: type[nn.Module] = CodesLinear if coded else MaskedLinear
+    if twin:
+        monkeypatch.setitem(_closed._RULES, kind, _Multiplied(_closed._RULES[kind]))
+    mask = torch.tensor([[0.0, 1.0]])
+    module = CodesLinear((1,), 2, mask, False) if coded else MaskedLinear(2, 1, mask, False)
+    scales = torch.tensor([3e38, 1e-9]) if coded else torch.tensor([1e10])
+    one = torch.zeros(1, 1, dtype=torch.int64) if coded else torch.tensor([[1e30, 0.0]])
+    records = one.expand(2, -1)
+    found = clipped_sum(
+        module, lambda m, x: (m(x) * scales).sum(1), records, torch.arange(2), 2, 1.0
+    )
+    assert bool(found[0].isfinite().all()) != twin
+    if not twin:
+        assert norm(found) <= 2
 
 
 def clips_each_record(

@@ -150,6 +150,43 @@ def test_a_module_that_remembers_records_is_refused(how: str) -> None:
         require_separate(Remembering(how), squares, torch.randn(6, 6))
 
 
+@pytest.mark.parametrize("how", ["nothing", "list", "count", "last"])
+def test_a_learner_that_remembers_records_is_refused(how: str) -> None:
+    class Learner:
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+            self.count, self.last = 1000, torch.zeros(0)
+
+        def loss(self, module: nn.Module, x: Tensor) -> Tensor:
+            match how:
+                case "list":
+                    self.seen.append(x)
+                case "count":
+                    self.count += len(x)
+                case "last":
+                    self.last = x
+            return squares(module, x)
+
+    if how == "nothing":
+        require_separate(mlp(), Learner().loss, torch.randn(6, 6))
+        return
+    with pytest.raises(InvalidRequest, match="remember"):
+        require_separate(mlp(), Learner().loss, torch.randn(6, 6))
+
+
+@pytest.mark.parametrize("make", [mlp, lambda: nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8))])
+def test_a_loss_that_fails_on_one_record_is_refused(make: Callable[[], nn.Module]) -> None:
+    """It is fine on any two: whether a private batch held one would show in an exception."""
+
+    def squeezed(module: nn.Module, x: Tensor) -> Tensor:
+        return squares(module, x).squeeze()
+
+    module = make()
+    assert squeezed(module, torch.randn(2, 6)).shape == (2,)
+    with pytest.raises(InvalidRequest, match="one number for each record"):
+        require_separate(module, squeezed, torch.randn(6, 6))
+
+
 def test_gradients_that_layers_do_not_explain_are_refused() -> None:
     module = mlp()
     own, other = module[2], nn.Linear(8, 4)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +26,8 @@ from dpsynth.vault._train import CodesLinear, Steps, _loop, clipped_sum
 from dpsynth_accounting import (
     BudgetExceeded,
     InvalidRequest,
+    LedgerError,
+    Reservation,
     Sequence,
     SubsampledGaussian,
     least_epsilon,
@@ -39,11 +46,9 @@ class Means:
         self.module: nn.Module = CodesLinear(sizes, 2)
         self.rate = rate
         self.seen: list[list[Tensor]] = []
-        self.batches: list[int] = []
 
     def loss(self, module: nn.Module, records: Tensor) -> Tensor:
         found: Tensor = (module(records) - 1.0).square().sum(1)
-        self.batches.append(len(records))
         return found
 
     def update(self, gradients: list[Tensor]) -> None:
@@ -278,6 +283,109 @@ def test_what_a_learner_says_of_private_rows_is_withheld(make_vault: MakeVault) 
     assert error.value.touched
     assert "no idea" not in str(error.value)
     assert error.value.__cause__ is None
+    assert error.value.__context__ is None  # of which a debugger, or a log, shows the message
+
+
+def test_a_loss_is_tried_on_every_code_before_a_row_is_read(make_vault: MakeVault) -> None:
+    """Else a rare code of a wide column would be told by an exception, at no price."""
+    tried: set[int] = set()
+
+    class Partial(Means):
+        def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+            tried.update(records[:, 1].tolist())
+            if bool((records[:, 1] == 137).any()):
+                raise KeyError
+            return super().loss(module, records)
+
+    schema = dp.Schema({"a": dp.Categorical(("x", "y", "z")), "b": dp.Integer(0, 199)})
+    vault = make_vault(TABLE, schema, audit_share=0.0)
+    with pytest.raises(KeyError):
+        vault.train(Partial((3, 200)), **ASKED, epsilon=1)
+    assert "begin" not in [e["payload"]["kind"] for e in vault.account.ledger.entries("account 1")]
+    assert vault.account.spent.cost == 0
+    assert set(range(137)) <= tried
+
+
+def test_parameters_that_come_later_are_refused(make_vault: MakeVault) -> None:
+    """Their noise was not counted."""
+
+    class Growing(Means):
+        def update(self, gradients: list[Tensor]) -> None:
+            super().update(gradients)
+            self.module.more = nn.Linear(2, 2)
+
+    learner = Growing()
+    with pytest.raises(InvalidRequest, match="other parameters"):
+        make_vault(TABLE, SCHEMA, audit_share=0.0).train(learner, **ASKED, epsilon=1)
+    assert len(learner.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("sigma", "divisor", "k"), [(2**50, 100.0, 1), (1, 2.0**21, 1), (1, 2.0**18, 5)]
+)
+def test_what_noise_or_sums_cannot_hold_is_refused_before_a_row_is_read(
+    make_vault: MakeVault, sigma: int, divisor: float, k: int
+) -> None:
+    domain = make_vault(TABLE, SCHEMA).domain
+    steps = Steps(Fraction(1, 2), Fraction(sigma), 1.0, divisor)
+    with pytest.raises(InvalidRequest, match="expected rows a batch") as error:
+        _loop.require(Means(), steps, domain, k)
+    assert not error.value.touched
+    _loop.require(Means(), Steps(Fraction(1, 2), Fraction(1), 1.0, 2.0**17), domain, k)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_sum_that_is_no_sum_of_clipped_gradients_gets_no_noise(value: float) -> None:
+    steps = Steps(Fraction(1, 2), Fraction(3), 2.0, 10.0)
+    with pytest.raises(InvalidRequest, match="Noise was to be added"):
+        _loop.noisy([torch.zeros(3), torch.tensor([0.0, value])], steps, SeededStream(5))
+
+
+def test_the_noise_is_so_wide_that_smoothing_it_costs_nothing() -> None:
+    """The distance of the lemma is 2 exp(-2 pi**2 s2): of s2 = 7, beside the twin's 3/2."""
+    for sigma in (Fraction(1, 3), Fraction(3), Fraction(200)):
+        claimed = (sigma * (1 << 10) * (1 + Fraction(1, 1 << 9))) ** 2
+        assert _loop._sigma2(Steps(Fraction(1, 2), sigma, 1.0, 1.0), 1) >= claimed + 7
+    assert math.log2(2) - 2 * math.pi**2 * 7 / math.log(2) < -198
+    assert math.log2(2) - 2 * math.pi**2 * 1.5 / math.log(2) > -42
+
+
+class Drawing(Means):
+    """Draws at random in its loss, as a variational autoencoder does, and lets it be seen."""
+
+    drawn: ClassVar[list[list[float]]] = []
+
+    def loss(self, module: nn.Module, records: Tensor) -> Tensor:
+        draw = torch.randn(len(records))
+        self.drawn.append(draw.tolist())
+        found: Tensor = (module(records) - draw.unsqueeze(1)).square().sum(1)
+        return found
+
+
+def drawn_after_seeding(vault: Vault) -> tuple[list[list[float]], bool]:
+    """Return a training's private draws, and whether it left torch's generator as it was."""
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    learner = Drawing()
+    torch.manual_seed(7)
+    Drawing.drawn.clear()
+    with vault.reserve((Train(1.0, 20, 1.0),), epsilon=1, label="t") as block:
+        block.train(learner, clip=1.0, rows=200.0)
+    found = [each for each in Drawing.drawn if len(each) == 200]
+    return found, torch.equal(before, torch.get_rng_state())
+
+
+def test_draws_in_a_loss_follow_from_no_seed_and_leave_no_trace(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [drawn_after_seeding(make_vault(TABLE, SCHEMA, audit_share=0.0)) for _ in range(2)]
+    assert all(same and len(each) == 20 for each, same in runs)
+    assert runs[0][0] != runs[1][0]
+    assert len({each[0] for each, _ in runs for each in each}) == 40  # no two steps draw alike
+    monkeypatch.setattr(_loop, "_own_draws", lambda *_: contextlib.nullcontext())
+    twins = [drawn_after_seeding(make_vault(TABLE, SCHEMA, audit_share=0.0)) for _ in range(2)]
+    assert twins[0][0] == twins[1][0]
+    assert not twins[0][1]
 
 
 # -- an empty table, an interruption -------------------------------------------------------------
@@ -294,13 +402,26 @@ class Killed(BaseException):
     """What stops a process: no error of ours."""
 
 
-def test_an_interrupted_training_goes_on_from_what_was_stored(make_vault: MakeVault) -> None:
-    class Stopped(Means):
-        def update(self, gradients: list[Tensor]) -> None:
-            if len(self.seen) == 13:
-                raise Killed
-            super().update(gradients)
+class Stopped(Means):
+    """Sees a gradient, and stops: in its twelve steps before, six parts were stored."""
 
+    def __init__(self, after: int = 13) -> None:
+        super().__init__()
+        self.after = after
+
+    def update(self, gradients: list[Tensor]) -> None:
+        super().update(gradients)
+        if len(self.seen) > self.after:
+            raise Killed
+
+
+def parts(vault: Vault, name: str = "account 1") -> list[int]:
+    """Return which parts of a training began, in order."""
+    payloads = [entry["payload"] for entry in vault.account.ledger.entries(name)]
+    return [each["part"] for each in payloads if each["kind"] == "begin"]
+
+
+def test_an_interrupted_training_goes_on_from_what_was_stored(make_vault: MakeVault) -> None:
     vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
     plan: dict[str, Any] = {"epsilon": 1, "label": "t"}
     first, second, third = Stopped(), Means(), Means()
@@ -310,10 +431,150 @@ def test_an_interrupted_training_goes_on_from_what_was_stored(make_vault: MakeVa
     for learner in (second, third):
         with vault.reserve((Train(0.5, 20, 1.0),), resume=True, **plan) as block:
             block.train(learner, clip=1.0, rows=200.0)
-    assert len(second.seen) == 8  # the twelve steps of six parts were stored
+    assert len(first.seen) == 14  # the last two of them in a part that was lost
+    assert len(second.seen) == 6
     assert third.seen == []
+    assert parts(vault) == list(range(10))
+    assert vault.account.ledger.verify("account 1") == []
     assert all(torch.equal(third.state()[name], each) for name, each in second.state().items())
     assert vault.account.remaining() == left
+
+
+class Logged(Stopped):
+    """Writes down each gradient that it is given, as any log of a run does."""
+
+    def __init__(self, log: list[Tensor], after: int) -> None:
+        super().__init__(after)
+        self.log = log
+
+    def update(self, gradients: list[Tensor]) -> None:
+        self.log.append(torch.cat([each.ravel() for each in gradients]))
+        super().update(gradients)
+
+
+def replayed(vault: Vault, tries: int) -> list[Tensor]:
+    log: list[Tensor] = []
+    for _ in range(tries):
+        options: dict[str, Any] = {"epsilon": 1, "label": "t", "resume": True}
+        with pytest.raises(Killed), vault.reserve((Train(0.5, 20, 1.0),), **options) as block:
+            block.train(Logged(log, 0), clip=1.0, rows=200.0)
+    return log
+
+
+def test_what_a_learner_saw_is_never_drawn_again(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten tries are ten parts, each once. The twin forgets, and draws the first part ten times."""
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    assert len(replayed(vault, 10)) == 10
+    assert parts(vault) == list(range(10))
+    with vault.reserve((Train(0.5, 20, 1.0),), epsilon=1, label="t", resume=True) as block:
+        learner = Means()
+        block.train(learner, clip=1.0, rows=200.0)  # all parts are lost: it stays as it was made
+    assert learner.seen == []
+    assert vault.account.ledger.verify("account 1") == []
+    assert vault.account.spent.cost == 1
+
+    monkeypatch.setattr(Reservation, "_parts", lambda *_: set())
+    twin = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    replayed(twin, 10)
+    assert parts(twin, "account 2") == [0] * 10
+    assert "began a part of a step twice" in " ".join(twin.account.ledger.verify("account 2"))
+
+
+def test_of_two_runs_at_once_none_draws_what_the_other_drew(make_vault: MakeVault) -> None:
+    """The second comes while the first is in its third part, and takes over after it."""
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    second = Means()
+    options: dict[str, Any] = {"epsilon": 1, "label": "t", "resume": True}
+
+    class Overtaken(Means):
+        def update(self, gradients: list[Tensor]) -> None:
+            super().update(gradients)
+            if len(self.seen) == 5:
+                with vault.reserve((Train(0.5, 20, 1.0),), **options) as block:
+                    block.train(second, clip=1.0, rows=200.0)
+
+    first = Overtaken()
+    with (
+        pytest.raises(LedgerError, match="first"),
+        vault.reserve((Train(0.5, 20, 1.0),), **options) as block,
+    ):
+        block.train(first, clip=1.0, rows=200.0)
+    assert (len(first.seen), len(second.seen)) == (6, 14)
+    assert parts(vault) == list(range(10))
+    assert vault.account.ledger.verify("account 1") == []
+
+
+def test_two_runs_that_begin_one_part_at_once_draw_it_once(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run begins between this one's look and its own beginning."""
+    vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
+    real = Reservation.begin
+
+    def overtaken(self: Reservation, step: int, request: str, *part: int) -> None:
+        monkeypatch.undo()
+        real(self, step, request, *part)
+        real(self, step, request, *part)
+
+    monkeypatch.setattr(Reservation, "begin", overtaken)
+    learner = Means()
+    with pytest.raises(LedgerError, match="began before"):
+        vault.train(learner, **ASKED, epsilon=1)
+    assert learner.seen == []
+
+
+KILLED = """
+import os, sys
+import pandas as pd
+import torch
+import dpsynth as dp
+from dpsynth.vault import Train
+from dpsynth.vault._train import CodesLinear
+
+class Learner:
+    def __init__(self):
+        self.module = CodesLinear((3, 4), 2)
+    def loss(self, module, records):
+        return module(records).square().sum(1)
+    def update(self, gradients):
+        with open(sys.argv[2], "a") as log:
+            print("step", file=log)
+        if len(open(sys.argv[2]).readlines()) == int(sys.argv[3]):
+            os._exit(9)
+    def state(self):
+        return dict(self.module.state_dict())
+    def load(self, state):
+        self.module.load_state_dict(state)
+
+table = pd.DataFrame({"a": ["x", "y", "z", "x"] * 50, "b": [0, 1, 2, 3] * 50})
+schema = dp.Schema({"a": dp.Categorical(("x", "y", "z")), "b": dp.Integer(0, 3)})
+account = dp.Ledger(sys.argv[1]).account("a", dp.Budget(10.0, 1e-6))
+vault = dp.Vault(table, schema, account, unit=dp.Row(), audit_share=0.0)
+with vault.reserve((Train(0.5, 20, 1.0),), epsilon=1, label="t", resume=True) as block:
+    block.train(Learner(), clip=1.0, rows=200.0)
+"""
+
+
+def test_a_killed_process_is_charged_once_and_no_part_is_drawn_twice(tmp_path: Path) -> None:
+    place, log = tmp_path / "ledger.db", tmp_path / "log"
+    codes = [
+        subprocess.run(
+            [sys.executable, "-c", KILLED, str(place), str(log), str(end)],
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ).returncode
+        for end in (7, 0)
+    ]
+    assert codes == [9, 0]
+    assert len(log.read_text().splitlines()) == 19  # the eighth step was lost with its part
+    account = dp.Ledger(place).existing("a")
+    payloads = [entry["payload"] for entry in account.ledger.entries("a")]
+    assert [each["part"] for each in payloads if each["kind"] == "begin"] == list(range(10))
+    assert [each["kind"] for each in payloads].count("reserve") == 1
+    assert account.spent.cost == 1
+    assert account.ledger.verify("a") == []
 
 
 def test_discovery_marginals_and_training_are_one_price(make_vault: MakeVault) -> None:

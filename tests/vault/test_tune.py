@@ -30,6 +30,7 @@ from dpsynth.vault import (
 from dpsynth_accounting import (
     BudgetExceeded,
     InvalidRequest,
+    LedgerError,
     RepeatAndSelect,
     Sequence,
     curve,
@@ -256,9 +257,8 @@ class Killed(BaseException):
     """What stops a process."""
 
 
-def test_a_selection_is_replayed_and_an_interrupted_one_starts_afresh(
-    make_vault: MakeVault,
-) -> None:
+def test_a_selection_is_replayed_and_an_interrupted_one_is_spent(make_vault: MakeVault) -> None:
+    """The candidate saw answers: were they drawn again, it would see more than was paid for."""
     vault = make_vault(TABLE, SCHEMA)
     calls = 0
 
@@ -272,6 +272,12 @@ def test_a_selection_is_replayed_and_an_interrupted_one_starts_afresh(
     with pytest.raises(Killed):
         tuned(vault, {"one": killed}, (ONE,), runs=1000)
     assert answers(vault) == []
+    left = vault.account.remaining()
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="reserved anew"):
+            tuned(vault, {"one": killed}, (ONE,), runs=1000, resume=True)
+    assert (calls, vault.account.remaining()) == (2, left)
+    first = tuned(vault, {"one": first_cell}, (ONE,), runs=1000)
     left = vault.account.remaining()
     first = tuned(vault, {"one": first_cell}, (ONE,), runs=1000, resume=True)
     again = tuned(vault, {"one": first_cell}, (ONE,), runs=1000, resume=True)

@@ -8,4 +8,5 @@ from dpsynth.vault._train._loop import Steps as Steps
 from dpsynth.vault._train._loop import require as require
 from dpsynth.vault._train._loop import resume as resume
 from dpsynth.vault._train._loop import run as run
+from dpsynth.vault._train._loop import shapes as shapes
 from dpsynth.vault._train._separate import require_separate as require_separate

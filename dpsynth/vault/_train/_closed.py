@@ -24,12 +24,12 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 """Maps a module and records (batch, ...) to the loss of each, float (batch,)."""
 
 Sums = dict[Tensor, Tensor]
-"""The running sum of clipped gradients of each trainable parameter."""
+"""The running sum of clipped gradients of each trainable parameter, float64 whatever it is."""
 
 _LARGEST = {torch.float32: 1e18, torch.float64: 1e66}
 """Greatest squared norm of a row that goes into a layer, by the precision of the formulas. In
-float32, what rounding adds to the other factor would matter beyond it; beyond the second, the sum
-of clipped gradients, which is in float32 again, is not exact enough whatever the norm."""
+float32, what rounding adds to the other factor would matter beyond it; beyond the second, factors
+that are float32 again are not exact enough whatever the norm."""
 
 
 class Rule(Protocol):
@@ -54,7 +54,10 @@ class Rule(Protocol):
         ...
 
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
-        """Add the sum of the gradients of all records, for a and g of shape (records, ...)."""
+        """Add the sum of the gradients of all records, for a and g of shape (records, ...).
+
+        In float64: no product of float32 is rounded, and a sum of n is off by n * 2**-53 of it.
+        """
         ...
 
 
@@ -72,7 +75,7 @@ class _Linear:
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
         linear = cast(nn.Linear, layer)
         if linear.weight.requires_grad:
-            sums[linear.weight].addmm_(g.t(), a)
+            sums[linear.weight].addmm_(g.double().t(), a.double())
         _add_bias(linear.bias, g, sums)
 
 
@@ -112,7 +115,8 @@ class _Masked(_Linear):
         super().add(layer, a, g, sums)
         masked = cast(MaskedLinear, layer)
         if masked.weight.requires_grad:
-            sums[masked.weight].mul_(masked.mask)
+            # Filled, not multiplied: zero times what is not finite is not zero.
+            sums[masked.weight].masked_fill_(masked.mask == 0, 0.0)
 
 
 class _Embedding:
@@ -125,14 +129,16 @@ class _Embedding:
         return _products(g).mul_(a.unsqueeze(2) == a.unsqueeze(1))
 
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
-        sums[cast(nn.Embedding, layer).weight].index_add_(0, a, g)
+        sums[cast(nn.Embedding, layer).weight].index_add_(0, a, g.double())
 
 
 class _Codes:
     """Two records share a row of weights in each column where their codes are equal."""
 
     def fits(self, layer: nn.Module, a: Tensor, batch: int) -> bool:
-        return a.shape == (batch, len(cast(CodesLinear, layer).offsets))
+        # A code beyond its column's would share a row of weights with another column's.
+        sizes = cast(CodesLinear, layer).sizes
+        return a.shape == (batch, len(sizes)) and bool(((a >= 0) & (a < sizes)).all())
 
     def gram(self, layer: nn.Module, a: Tensor, g: Tensor) -> Tensor:
         codes, records = cast(CodesLinear, layer), a.shape[1]
@@ -156,11 +162,11 @@ class _Codes:
     def add(self, layer: nn.Module, a: Tensor, g: Tensor, sums: Sums) -> None:
         codes = cast(CodesLinear, layer)
         if codes.weight.requires_grad:
-            total = sums[codes.weight]
+            total, wide = sums[codes.weight], g.double()
             for column in (a + codes.offsets).unbind(1):
-                total.index_add_(0, column, g)
+                total.index_add_(0, column, wide)
             if codes.wide_mask is not None:
-                total.mul_(codes.wide_mask)
+                total.masked_fill_(codes.wide_mask == 0, 0.0)
         _add_bias(codes.bias, g, sums)
 
 
@@ -309,4 +315,4 @@ def _trains(bias: Tensor | None) -> int:
 
 def _add_bias(bias: nn.Parameter | None, g: Tensor, sums: Sums) -> None:
     if bias is not None and bias.requires_grad:
-        sums[bias].add_(g.sum(0))
+        sums[bias].add_(g.sum(0, dtype=torch.float64))

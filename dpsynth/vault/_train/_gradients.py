@@ -3,8 +3,8 @@
 The gradient of a unit is the sum of those of its records. It is scaled down to the clip, or to
 nothing if it is not finite, so adding or removing one unit moves the sum by at most the clip in L2
 norm. The factor is taken a hundred-thousandth below it, so that rounding of a unit's own gradient
-and factor cannot exceed it; what remains is the rounding of the sum over units in floating point,
-which no clip bounds and the statement declares.
+and factor cannot exceed it; what remains is the rounding of the sum over units, which no clip
+bounds. It is taken in float64; docs/explanation/dp-sgd.md says up to how many units it is small.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def clipped_sum(
             whole, so the units' bound on records is the other bound on memory.
 
     Returns:
-        A sum for each trainable parameter, in the order of ``module.parameters()``.
+        A float64 sum for each trainable parameter, in the order of ``module.parameters()``.
 
     Raises:
         InvalidRequest: The module mixes records, no way takes it apart, its numbers are not
@@ -63,7 +63,7 @@ def clipped_sum(
     """
     require_plain(module)
     _require(units, len(records), count, clip, physical)
-    sums: Sums = {p: torch.zeros_like(p) for p in module.parameters() if p.requires_grad}
+    sums: Sums = empty_sums(module)
     if not sums:
         return []
     rules = _closed.layers(module)
@@ -77,6 +77,12 @@ def clipped_sum(
             else:
                 _add_closed(traced, batch.runs, clip, sums)
     return list(sums.values())
+
+
+def empty_sums(module: nn.Module) -> Sums:
+    """Return a sum of nothing for each trainable parameter."""
+    each = (p for p in module.parameters() if p.requires_grad)
+    return {p: torch.zeros_like(p, dtype=torch.float64) for p in each}
 
 
 def require_plain(module: nn.Module) -> None:
@@ -228,7 +234,7 @@ def _add_general(
         lost = (factors == 0).unsqueeze(1)
         for p, x in of_units.items():
             x = x.masked_fill(lost, 0.0)
-            sums[p].add_((factors.to(x.dtype) @ x).view(p.shape))
+            sums[p].add_((factors @ x.double()).view(p.shape))
         start = stop
 
 

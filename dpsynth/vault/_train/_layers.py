@@ -55,6 +55,7 @@ class CodesLinear(nn.Module):
             and ones.
     """
 
+    sizes: Tensor
     offsets: Tensor
     mask: Tensor | None
     wide_mask: Tensor | None
@@ -72,6 +73,7 @@ class CodesLinear(nn.Module):
         counts = torch.tensor(list(sizes))
         self.weight = nn.Parameter(torch.empty(sum(sizes), outputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.register_buffer("sizes", counts, persistent=False)
         self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
         wide = None
         if mask is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -24,14 +25,17 @@ from dpsynth.domain import Domain
 from dpsynth.vault import _noise
 from dpsynth.vault._stream import Stream
 from dpsynth.vault._train._gradients import CLIPS, clipped_sum
-from dpsynth.vault._train._separate import require_separate
+from dpsynth.vault._train._separate import MOST, require_defined, require_separate
 from dpsynth_accounting import InvalidRequest, rational_up
 
 MOST_PARAMETERS = 1 << 28
 """Greatest number of trained parameters."""
 
 _FINE = 10  # binary digits by which the grid's rounding, all parameters together, is below the clip
-_TRIED = 8  # made-up records on which a loss is tried
+_TRIED = 8  # made-up records on which a loss is tried for what it mixes
+_SMOOTH = 8  # by which the noise's variance exceeds its claim: more than discrete noise lacks
+_WHOLE = 1 << 60  # no sum on the grid comes near it
+_LARGEST = {1: 1 << 20, 2: 1 << 17}  # expected rows of a batch, half of what the proof allows
 
 
 class Learner(Protocol):
@@ -69,13 +73,15 @@ class Steps:
         rate: Probability with which a unit joins a step, rounded down to 64 bits.
         sigma: Noise multiplier that was charged.
         clip: Greatest L2 norm of a unit's gradient.
-        divisor: What each noisy sum is divided by.
+        divisor: What each noisy sum is divided by: the expected number of rows in a batch.
+        shapes: Those of the trained parameters, by which samples are counted; None: any.
     """
 
     rate: Fraction
     sigma: Fraction
     clip: float
     divisor: float
+    shapes: tuple[tuple[int, ...], ...] | None = None
 
 
 def parameters(learner: Learner) -> list[nn.Parameter]:
@@ -83,12 +89,23 @@ def parameters(learner: Learner) -> list[nn.Parameter]:
     return [each for each in learner.module.parameters() if each.requires_grad]
 
 
-def require(learner: Learner, steps: Steps, domain: Domain) -> None:
+def shapes(learner: Learner) -> tuple[tuple[int, ...], ...]:
+    """Return the shape of each trainable parameter."""
+    return tuple(tuple(each.shape) for each in parameters(learner))
+
+
+def require(learner: Learner, steps: Steps, domain: Domain, k: int = 1) -> None:
     """Refuse what cannot be trained privately, on made-up records, before any is read.
 
+    Args:
+        learner: What is to be trained.
+        steps: The parameters.
+        domain: What records are made up of.
+        k: Greatest number of rows of a unit.
+
     Raises:
-        InvalidRequest: The clip or the number of rows is impossible, there is nothing to train, or
-            the loss does not treat each record by itself.
+        InvalidRequest: The clip, the noise or the number of rows is impossible, there is nothing
+            to train, or the loss does not treat each record by itself.
     """
     count = sum(each.numel() for each in parameters(learner))
     possible = CLIPS[0] <= steps.clip <= CLIPS[1] and math.isfinite(steps.divisor)
@@ -99,13 +116,25 @@ def require(learner: Learner, steps: Steps, domain: Domain) -> None:
             f"{CLIPS[1]:g}, and a positive number of rows.",
             "Leave them at their defaults.",
         )
+    most = _LARGEST[min(k, 2)]
+    if steps.divisor > most or _sigma2(steps, count) > _noise.LARGEST_SCALE**2:
+        raise InvalidRequest(
+            f"Training was asked for with {steps.divisor:g} expected rows a batch, and noise of "
+            f"{float(steps.sigma):g} times the clip.",
+            f"Exact sums take at most {most} rows, and noise at most 2**50 steps of its grid.",
+            "Lower the rate, or give the step more of the budget.",
+        )
     sizes = [domain.size(name) for name in domain.names]
     if max(sizes) > 1:
-        # Every code is used somewhere, and any two records beside each other differ.
+        # Any two records beside each other differ; after these, every code is used somewhere.
         made = [[(i * (j + 1) + i) % size for j, size in enumerate(sizes)] for i in range(_TRIED)]
         last = [[size - 1 for size in sizes], [0 for _ in sizes]]
         device = parameters(learner)[0].device
         require_separate(learner.module, learner.loss, torch.tensor(made + last, device=device))
+        every = torch.arange(max(sizes)).unsqueeze(1) % torch.tensor(sizes)
+        for start in range(0, len(every), MOST):
+            codes = every[start : start + MOST].to(device)
+            require_defined(learner.module, learner.loss, codes)
 
 
 def run(
@@ -133,29 +162,43 @@ def run(
     whole = torch.from_numpy(records.astype(np.int64))
     numbers = np.unique(units, return_inverse=True)[1]
     device = parameters(learner)[0].device
+    before = shapes(learner) if steps.shapes is None else steps.shapes
     for chosen in _samples(int(numbers.max(initial=-1)) + 1, steps.rate, count, stream):
+        if shapes(learner) != before:
+            raise InvalidRequest(
+                "A step of DP-SGD was asked for of other parameters than the training began with.",
+                "The noise of each is counted beforehand.",
+                "Make all parameters, and choose which are trained, before the training.",
+                touched=True,
+            )
         rows = np.flatnonzero(chosen[numbers])
         local = (np.cumsum(chosen) - 1)[numbers[rows]]
         batch = whole[torch.from_numpy(rows)].to(device)
+        sums: list[Tensor] | None = None
         try:
-            sums = clipped_sum(
-                learner.module,
-                learner.loss,
-                batch,
-                torch.from_numpy(local).to(device),
-                int(chosen.sum()),
-                steps.clip,
-            )
+            with _own_draws(device, stream):
+                sums = clipped_sum(
+                    learner.module,
+                    learner.loss,
+                    batch,
+                    torch.from_numpy(local).to(device),
+                    int(chosen.sum()),
+                    steps.clip,
+                )
         except InvalidRequest:
             raise
         except Exception:
+            sums = None
+        if sums is None:  # raised out here: the learner's own error could hold a record
             raise InvalidRequest(
                 "A step of DP-SGD was asked for.",
                 "The learner's loss failed on a batch of records.",
                 "Try it on made-up records with every code of the domain.",
                 touched=True,
-            ) from None
-        learner.update(noisy(sums, steps, stream))
+            )
+        means = noisy(sums, steps, stream)
+        pairs = zip(means, parameters(learner), strict=True)
+        learner.update([mean.to(p.dtype) for mean, p in pairs])
     return packed({name: each.contiguous() for name, each in learner.state().items()})
 
 
@@ -168,23 +211,55 @@ def noisy(sums: list[Tensor], steps: Steps, stream: Stream) -> list[Tensor]:
     """Return the sums with exact noise, divided.
 
     The sums are rounded to multiples of clip / 2**bits. Rounding moves two of them apart by at most
-    sqrt(parameters) of these, a 2**-10 part of the clip; the sums' own rounding in float32 is
+    sqrt(parameters) of these, a 2**-10 part of the clip; the sums' own rounding in float64 is
     given as much. The noise is wider by both.
+
+    Raises:
+        InvalidRequest: A sum is beyond what any number of clipped gradients adds up to.
     """
-    shapes = [each.shape for each in sums]
+    sizes = [each.shape for each in sums]
     flat = np.concatenate([each.detach().cpu().numpy().ravel().astype(np.float64) for each in sums])
-    bits = _FINE + -(-(flat.size - 1).bit_length() // 2)
-    grid = steps.clip / 2**bits
-    whole = np.rint(flat / grid).astype(np.int64)
-    scale = steps.sigma * (1 << bits) * (1 + Fraction(2, 1 << _FINE))
-    sigma2 = rational_up(scale * scale) + 2  # more than discrete noise lacks beside continuous
+    grid = steps.clip / 2 ** _bits(flat.size)
+    flat /= grid
+    if not bool((np.abs(flat) < _WHOLE).all()):
+        raise InvalidRequest(
+            "Noise was to be added to a sum of gradients.",
+            "The sum is no number, or beyond all that clipped gradients add up to.",
+            "Report this: no module should bring it about.",
+            touched=True,
+        )
+    whole = np.rint(flat).astype(np.int64)
+    sigma2 = _sigma2(steps, flat.size)
     whole += _noise.discrete_gaussian(sigma2, whole.shape, stream)
     mean = whole * (grid / steps.divisor)
-    parts = np.split(mean, np.cumsum([shape.numel() for shape in shapes])[:-1])
+    parts = np.split(mean, np.cumsum([shape.numel() for shape in sizes])[:-1])
     return [
         torch.from_numpy(part.reshape(shape)).to(device=each.device, dtype=each.dtype)
-        for part, shape, each in zip(parts, shapes, sums, strict=True)
+        for part, shape, each in zip(parts, sizes, sums, strict=True)
     ]
+
+
+def _bits(count: int) -> int:
+    """Return how many binary digits of the clip the grid has, for so many parameters."""
+    return _FINE + -(-(count - 1).bit_length() // 2)
+
+
+def _sigma2(steps: Steps, count: int) -> Fraction:
+    """Return the variance of the integer noise of each of so many parameters."""
+    scale = steps.sigma * (1 << _bits(count)) * (1 + Fraction(2, 1 << _FINE))
+    return rational_up(scale * scale) + _SMOOTH
+
+
+@contextmanager
+def _own_draws(device: torch.device, stream: Stream) -> Iterator[None]:
+    """Give what a loss draws by torch bits of the stream, and leave torch's generator as it was.
+
+    A seed set outside would make draws public, and one record more would shift those of the others;
+    and how far the generator has gone would tell how many records there were.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream.bits(63))
+        yield
 
 
 def _samples(units: int, rate: Fraction, count: int, stream: Stream) -> Iterator[NDArray[np.bool_]]:

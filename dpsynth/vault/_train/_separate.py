@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpsynth.vault._train import _closed, _general
 from dpsynth.vault._train._closed import Loss, Sums
-from dpsynth.vault._train._gradients import require_plain
+from dpsynth.vault._train._gradients import empty_sums, require_plain
 from dpsynth_accounting import InvalidRequest
 
 MOST = 64
@@ -47,7 +47,7 @@ def require_separate(module: nn.Module, loss: Loss, records: Tensor) -> None:
             f"It takes 2 to {MOST} records that are not all equal.",
             "Draw them at random from the public domain.",
         )
-    before = _state(module)
+    before = _state(module, loss)
     with _still(records.device), torch.enable_grad():
         whole = _seen(module, loss, records)
         for i, other in enumerate(differing):
@@ -56,10 +56,22 @@ def require_separate(module: nn.Module, loss: Loss, records: Tensor) -> None:
             replaced[i] = records[other]
             _require_equal(whole, _seen(module, loss, replaced), rest, rest)
             _require_equal(whole, _seen(module, loss, records[rest]), rest, slice(None))
-    if not _same(before, _state(module)):
+            # One alone, as the last physical batch may be. An empty one is never asked for.
+            _require_equal(whole, _seen(module, loss, records[~rest]), ~rest, slice(None))
+    if not _same(before, _state(module, loss)):
         raise _refused(
             module, "It changes when it is called, so it would remember what it saw.", "attributes"
         )
+
+
+def require_defined(module: nn.Module, loss: Loss, records: Tensor) -> None:
+    """Have a loss tried on made-up records; it raises, or is refused, if it is not made for them.
+
+    Raises:
+        InvalidRequest: It gives something else than one number for each record.
+    """
+    with _still(records.device), torch.enable_grad():
+        _seen(module, loss, records)
 
 
 def _differing(records: Tensor, i: int) -> int | None:
@@ -74,7 +86,7 @@ def _seen(module: nn.Module, loss: Loss, records: Tensor) -> list[Tensor]:
     """Return all that training would take from each record: losses, and what makes gradients."""
     rules = _closed.layers(module)
     traced = None if rules is None else _closed.trace(module, loss, records, rules)
-    sums: Sums = {p: torch.zeros_like(p) for p in module.parameters() if p.requires_grad}
+    sums = empty_sums(module)
     losses = loss(module, records)
     if losses.shape != (len(records),) or not losses.is_floating_point():
         raise _refused(module, "It gives something else than one number for each record.", "sums")
@@ -88,7 +100,7 @@ def _seen(module: nn.Module, loss: Loss, records: Tensor) -> list[Tensor]:
         gradients = _general.per_record(module, loss, records, touched=False)
         seen = [torch.cat([gradient.flatten(1) for gradient in gradients.values()], 1)]
         for p, gradient in gradients.items():
-            sums[p] = gradient.sum(0)
+            sums[p] = gradient.sum(0, dtype=torch.float64)
     _require_whole(module, losses, sums)
     return [losses.detach(), *seen]
 
@@ -98,7 +110,9 @@ def _require_whole(module: nn.Module, losses: Tensor, sums: Sums) -> None:
     if not sums or not losses.requires_grad:
         return
     plain = torch.autograd.grad(losses.sum(), list(sums), allow_unused=True)
-    found = [torch.zeros_like(p) if g is None else g for p, g in zip(sums, plain, strict=True)]
+    found = [
+        torch.zeros_like(p) if g is None else g.double() for p, g in zip(sums, plain, strict=True)
+    ]
     one, other = (torch.cat([x.flatten() for x in parts]) for parts in (sums.values(), found))
     if not _close(one, other, 1e-3):
         raise _refused(module, "Its gradients do not follow from its layers alone.", "hooks")
@@ -140,12 +154,26 @@ def _refused(module: nn.Module, limit: str, what: str) -> InvalidRequest:
 # -- what a module remembers -----------------------------------------------------------------------
 
 
-def _state(module: nn.Module) -> list[tuple[object, int]]:
-    """Return all that hangs on a module, with what tells whether it changed in place."""
+def _state(module: nn.Module, loss: Loss) -> list[tuple[object, int]]:
+    """Return all that hangs on a module, and on whose method the loss is, if it is one.
+
+    With it comes what tells whether it changed in place.
+    """
+    owner = getattr(loss, "__self__", None)
     return [
         (value, value._version if isinstance(value, Tensor) else _length(value))
-        for layer in module.modules()
-        for value in (*vars(layer).values(), *layer._parameters.values(), *layer._buffers.values())
+        for value in (
+            *getattr(owner, "__dict__", {}).values(),
+            *(
+                value
+                for layer in module.modules()
+                for value in (
+                    *vars(layer).values(),
+                    *layer._parameters.values(),
+                    *layer._buffers.values(),
+                )
+            ),
+        )
     ]
 
 
