@@ -22,13 +22,14 @@ from dpsynth.attacks.membership import ExactMatch as ExactMatch
 from dpsynth.attacks.membership import NearestDistance as NearestDistance
 from dpsynth.attacks.membership import RecordAttack as RecordAttack
 from dpsynth.attacks.neighbours import nearest_distances as nearest_distances
+from dpsynth.attacks.one_run import BoundAt as BoundAt
+from dpsynth.attacks.one_run import Claim as Claim
 from dpsynth.attacks.one_run import OneRun as OneRun
 from dpsynth.attacks.one_run import epsilon_lower_bound as epsilon_lower_bound
 from dpsynth.attacks.one_run import bound_epsilon as bound_epsilon
 from dpsynth.attacks.plugins import record_attacks as record_attacks
 from dpsynth.attacks.plugins import reference_attacks as reference_attacks
 from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack
-from dpsynth.attacks.suite import Claim as Claim
 from dpsynth.attacks.suite import InternalResults as InternalResults
 from dpsynth.attacks.suite import internal_results as internal_results
 from dpsynth.attacks.validity import Validity as Validity

@@ -174,11 +174,12 @@ def _sentence(findings: list[ExactFinding], bound: OneRun | None, outcome: Outco
                 f"Fail: {len(failed)} of {len(findings)} tests tell units that were in from units "
                 f"held out, beyond chance and beyond their floor, first of all {failed[0]}."
             )
-        if bound is not None and bound.refuted:
-            parts.append(
-                f"Fail: epsilon is above {bound.hard_bound:.2f} with confidence 99.9 %, and "
-                f"{bound.claim:.2f} is claimed."
-            )
+        for point in bound.points if bound is not None else ():
+            if point.refuted:
+                parts.append(
+                    f"Fail: with confidence 99.9 % epsilon is above {point.hard_bound:.2f} at "
+                    f"delta {point.delta:g}, and {point.claim:.2f} is claimed."
+                )
     elif outcome == "review":
         named = ", ".join(f.test for f in findings if f.outcome == "review")
         parts.append(f"Review: of {len(findings)} tests, a person should look at: {named}.")

@@ -33,41 +33,81 @@ _MOST = 20.0  # no number of units shows more
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What is promised of a table and of all else that a score read, for the presence of a unit.
+
+    Attributes:
+        points: Pairs (epsilon, delta) that are all claimed: points of one privacy curve. Without a
+            claim, epsilon is None and the bound is only shown.
+    """
+
+    points: tuple[tuple[float | None, float], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody can claim."""
+        for epsilon, delta in self.points:
+            if not 0 <= delta < 1 or (epsilon is not None and not epsilon >= 0):
+                raise InvalidRequest(
+                    f"Epsilon was to be bounded at delta {delta} against a claim of {epsilon}.",
+                    "Delta lies within 0..1 and a claim is 0 or above.",
+                    "Give the figures of the statement.",
+                )
+
+
+@dataclass(frozen=True)
+class BoundAt:
+    """Lower bounds on epsilon at one delta.
+
+    Attributes:
+        delta: At which they are.
+        claim: The epsilon claimed there; None if nothing is claimed.
+        bound: Lower bound on epsilon at level 0.95; 0 says nothing.
+        hard_bound: The same at level 0.999: above the claim, it refutes it.
+        possible: The first bound if every guess had been right: the most this audit can show.
+        hard_possible: The second.
+    """
+
+    delta: float
+    claim: float | None
+    bound: float
+    hard_bound: float
+    possible: float
+    hard_possible: float
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the claim is refuted at level 0.999."""
+        return self.claim is not None and self.hard_bound > self.claim
+
+
+@dataclass(frozen=True)
 class OneRun:
     """Lower bounds on epsilon, and what they rest on.
 
     Attributes:
         units: Audited units: coins.
-        delta: At which the bounds are.
-        bound: Lower bound on epsilon at level 0.95; 0 says nothing.
-        hard_bound: The same at level 0.999.
-        guesses: Guesses "in" of the number that gave the first bound.
-        right: How many of them are right.
-        tried: Numbers of guesses tried, all fixed by the number of units; the levels hold for all
-            of them together.
-        possible: The bound at 0.95 if every guess had been right, the most this audit can show.
-        claim: The epsilon claimed at that delta; None if nothing is claimed.
-        refuted: Whether the bound at 0.999 is above the claim.
+        guesses: The numbers of guesses "in" that were tried, fixed by the number of units. The
+            levels hold for all of them, and for all deltas, together.
+        right: How many of each are right.
+        points: The bounds, one a delta.
     """
 
     units: int
-    delta: float
-    bound: float
-    hard_bound: float
-    guesses: int
-    right: int
-    tried: tuple[int, ...]
-    possible: float
-    claim: float | None
-    refuted: bool
+    guesses: tuple[int, ...]
+    right: tuple[int, ...]
+    points: tuple[BoundAt, ...]
+
+    @property
+    def refuted(self) -> bool:
+        """Whether a claim is refuted at level 0.999."""
+        return any(point.refuted for point in self.points)
 
 
 def bound_epsilon(
     members: NDArray[np.float64],
     others: NDArray[np.float64],
+    claim: Claim,
     *,
-    delta: float,
-    claim: float | None,
     rng: np.random.Generator,
 ) -> OneRun | None:
     """Bound epsilon from one score a unit, by guessing that the highest were in.
@@ -75,22 +115,12 @@ def bound_epsilon(
     Args:
         members: float64 (units,): scores of the units that were in.
         others: float64 (units,): scores of the units held out.
-        delta: At which epsilon is bounded.
-        claim: The epsilon claimed at that delta, if any.
+        claim: At which deltas epsilon is bounded, and what is claimed there.
         rng: Orders units of equal scores; independent of the coins.
 
     Returns:
         The bounds; None with fewer than 40 units.
-
-    Raises:
-        InvalidRequest: Delta is not within 0..1, or a claim is negative.
     """
-    if not 0 <= delta < 1 or (claim is not None and not claim >= 0):
-        raise InvalidRequest(
-            f"A lower bound on epsilon was asked for at delta {delta} against a claim of {claim}.",
-            "Delta lies within 0..1 and a claim is 0 or above.",
-            "Give the figures of the statement.",
-        )
     units = len(members) + len(others)
     tried = guess_numbers(units)
     if not tried:
@@ -99,29 +129,25 @@ def bound_epsilon(
     shuffled = rng.permutation(units)
     scores = np.concatenate([members, others])[shuffled]
     correct = np.cumsum(inside[shuffled][np.argsort(-scores, kind="stable")])
-    right = [int(correct[r - 1]) for r in tried]
-    soft, hard = (
-        [
-            epsilon_lower_bound(v, r, units, delta=delta, level=1 - (1 - level) / len(tried))
-            for v, r in zip(right, tried, strict=True)
-        ]
-        for level in LEVELS
+    right = tuple(int(correct[r - 1]) for r in tried)
+    looks = len(tried) * len(claim.points)
+
+    def best(found: tuple[int, ...], delta: float, level: float) -> float:
+        return max(
+            epsilon_lower_bound(v, r, units, delta=delta, level=1 - (1 - level) / looks)
+            for v, r in zip(found, tried, strict=True)
+        )
+
+    points = tuple(
+        BoundAt(
+            delta,
+            epsilon,
+            *(best(right, delta, level) for level in LEVELS),
+            *(best(tried, delta, level) for level in LEVELS),
+        )
+        for epsilon, delta in claim.points
     )
-    best = int(np.argmax(soft))
-    alone = 1 - (1 - LEVELS[0]) / len(tried)
-    possible = max(epsilon_lower_bound(r, r, units, delta=delta, level=alone) for r in tried)
-    return OneRun(
-        units,
-        delta,
-        soft[best],
-        max(hard),
-        tried[best],
-        right[best],
-        tried,
-        possible,
-        claim,
-        claim is not None and max(hard) > claim,
-    )
+    return OneRun(units, tried, right, points)
 
 
 def guess_numbers(units: int) -> tuple[int, ...]:

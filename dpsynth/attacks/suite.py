@@ -25,7 +25,7 @@ from dpsynth.attacks.disclosure import Risk, inference, linkability, singling_ou
 from dpsynth.attacks.judgement import ExactVerdict, exact_verdict
 from dpsynth.attacks.matches import Matches, matches
 from dpsynth.attacks.neighbours import Neighbours
-from dpsynth.attacks.one_run import OneRun, bound_epsilon
+from dpsynth.attacks.one_run import Claim, OneRun, bound_epsilon
 from dpsynth.attacks.plugins import record_attacks, reference_attacks
 from dpsynth.attacks.targets import Rows, Side, Targets, some
 from dpsynth.domain import Domain
@@ -50,14 +50,6 @@ FEWEST_ISOLATED = 10
 
 BOUND_FROM = "distance ratio"
 """The attack whose scores bound epsilon: one, chosen beforehand."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What is promised of the table and of all else that a score read: (epsilon, delta) a unit."""
-
-    epsilon: float | None
-    delta: float
 
 
 @dataclass(frozen=True)
@@ -191,7 +183,7 @@ def _membership(
             kept = [score[only] for score, only in zip(scores, lonely, strict=True)]
             isolated[attack.name] = compare_scores(kept[0], kept[1], ISOLATED_LOOKS)
         if attack.name == BOUND_FROM and claim is not None:
-            bound = bound_epsilon(*scores, delta=claim.delta, claim=claim.epsilon, rng=rng)
+            bound = bound_epsilon(*scores, claim, rng=rng)
     return membership, isolated, bound
 
 
