@@ -140,7 +140,9 @@ def claim_of(extract: Mapping[str, Any], reservations: Collection[str]) -> Claim
     At the delta that was charged, and at a millionth of it: the bound from the coins loses as much
     as the number of units times delta, and says little at the first if there are many units.
     """
-    event, epsilon, delta, _ = _charged(replay(extract["entries"], extract["account"]), reservations)
+    event, epsilon, delta, _ = _charged(
+        replay(extract["entries"], extract["account"]), reservations
+    )
     points: list[tuple[float | None, float]] = [(float(epsilon), float(delta))]
     smaller = float(delta) / 1e6
     at = curve(event).epsilon(smaller)

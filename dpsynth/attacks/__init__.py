@@ -25,8 +25,8 @@ from dpsynth.attacks.neighbours import nearest_distances as nearest_distances
 from dpsynth.attacks.one_run import BoundAt as BoundAt
 from dpsynth.attacks.one_run import Claim as Claim
 from dpsynth.attacks.one_run import OneRun as OneRun
-from dpsynth.attacks.one_run import epsilon_lower_bound as epsilon_lower_bound
 from dpsynth.attacks.one_run import bound_epsilon as bound_epsilon
+from dpsynth.attacks.one_run import epsilon_lower_bound as epsilon_lower_bound
 from dpsynth.attacks.plugins import record_attacks as record_attacks
 from dpsynth.attacks.plugins import reference_attacks as reference_attacks
 from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dpsynth.attacks.internal import internal_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsynth.attacks.internal import internal_results
 from dpsynth.domain import Domain
 from dpsynth.report import internal_html
 from dpsynth.report.internal import BANNER, MOST_ROWS, section, text
