@@ -18,6 +18,7 @@ else that the score read and that depends on the coins.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +193,7 @@ def p_value(right: int, guesses: int, units: int, *, epsilon: float, delta: floa
     return min(1.0, tail)
 
 
+@lru_cache(maxsize=4096)
 def epsilon_lower_bound(
     right: int, guesses: int, units: int, *, delta: float, level: float
 ) -> float:
@@ -207,7 +209,7 @@ def epsilon_lower_bound(
     if not rejected(0.0):
         return 0.0
     low, high = 0.0, _MOST
-    for _ in range(30):
+    for _ in range(24):
         middle = (low + high) / 2
         low, high = (middle, high) if rejected(middle) else (low, middle)
     return low
