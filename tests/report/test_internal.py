@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dpsynth.attacks import Claim, internal_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpsynth.attacks import Claim, internal_results
 from dpsynth.domain import Domain
 from dpsynth.report import internal_html
 from dpsynth.report.internal import BANNER, MOST_ROWS, section, text
@@ -90,7 +90,9 @@ def test_results_that_could_not_be_computed_are_named() -> None:
 
 
 def test_likes_stand_in_one_table() -> None:
-    data = {name: {"rate_in": low, "rate_out": 2 * low} for name, low in (("x", 0.125), ("y", 0.25))}
+    data = {
+        name: {"rate_in": low, "rate_out": 2 * low} for name, low in (("x", 0.125), ("y", 0.25))
+    }
     found = section("t", "", {**data, "n": 3})
     assert found.grid is not None
     assert found.grid.header == ("", "Rate of units that were in", "Rate of units held out")
