@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from dpsynth.attacks import (
     AttackCounts,
+    Claim,
     DistanceRatio,
     ExactMatch,
     NearestDistance,
     Verdict,
+    check_validity,
     internal_results,
     public_verdict,
 )
@@ -148,8 +150,17 @@ def verdict_of(audited: Audited, audit_share: float, *, own_holdout: bool = Fals
     )
 
 
-def internal_of(exposed: Exposed, codes: NDArray[np.int32], seed: int) -> dict[str, Any]:
-    """Return exact results: from private rows, for the custodian alone."""
+def internal_of(
+    exposed: Exposed,
+    codes: NDArray[np.int32],
+    table: pd.DataFrame,
+    seed: int,
+    claim: Claim | None,
+) -> dict[str, Any]:
+    """Return exact results: from private rows, for the custodian alone.
+
+    A claim is given where fair coins decided who is in; without one, epsilon is not bounded.
+    """
     exact = internal_results(
         domain=exposed.domain,
         release=codes,
@@ -159,9 +170,11 @@ def internal_of(exposed: Exposed, codes: NDArray[np.int32], seed: int) -> dict[s
         held_out=exposed.held_out,
         held_out_units=exposed.held_out_units,
         rng=np.random.default_rng(seed),
+        claim=claim,
     )
     used = np.concatenate([exposed.train, exposed.audit_in])
     far = exact_fidelity(
         used, codes, exposed.domain, held_out=exposed.held_out if len(exposed.held_out) else None
     )
-    return {"attacks": exact.to_json(), "fidelity": far.to_json()}
+    valid = asdict(check_validity(exposed.domain, table))
+    return {"attacks": exact.to_json(), "validity": valid, "fidelity": far.to_json()}

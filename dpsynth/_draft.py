@@ -38,6 +38,13 @@ def draft(table: str | os.PathLike[str]) -> str:
 
 
 def _column(name: str, values: pd.Series) -> str:
+    facts, note = guess(name, values)
+    lines = [f"{key} = {toml(value)}" for key, value in facts.items()]
+    return "\n".join(["", f"[columns.{toml(name)}]  # {note}", *lines, "confirmed = false", ""])
+
+
+def guess(name: str, values: pd.Series) -> tuple[dict[str, object], str]:
+    """Return what a column may be, in a schema's words, and what a person should ask about it."""
     texts = pd.Series(text_of(values), dtype=object)
     known = texts.dropna()
     facts: dict[str, object] = {"type": "open"}
@@ -60,8 +67,7 @@ def _column(name: str, values: pd.Series) -> str:
         note = 'free text? Most values occur once; type = "open" would find the frequent ones'
     if texts.isna().any() and facts["type"] not in ("drop", "key"):
         facts["missing"] = True
-    lines = [f"{key} = {toml(value)}" for key, value in facts.items()]
-    return "\n".join(["", f"[columns.{toml(name)}]  # {note}", *lines, "confirmed = false", ""])
+    return facts, note
 
 
 def _looks_like_key(name: str, known: pd.Series) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 from dpsynth import bundle
 from dpsynth._audit import ATTACKS, FIDELITY_CODES
 from dpsynth._version import __version__
-from dpsynth.attacks import Verdict
+from dpsynth.attacks import Claim, Verdict
 from dpsynth.domain import DISCOVERED, Domain
 from dpsynth.evaluation import mean_tvd, pair_cliques, tvd_per_l1
 from dpsynth.schema import Schema
@@ -23,6 +23,7 @@ from dpsynth_accounting import (
     ApproxDP,
     Event,
     PublicFact,
+    Replay,
     Statement,
     curve,
     event_from_json,
@@ -133,6 +134,23 @@ def _method(paid: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(dict.fromkeys(names)) or labels[-1]
 
 
+def claim_of(extract: Mapping[str, Any], reservations: Collection[str]) -> Claim:
+    """Return points of the privacy curve of everything that a release came from.
+
+    At the delta that was charged, and at a millionth of it: the bound from the coins loses as much
+    as the number of units times delta, and says little at the first if there are many units.
+    """
+    event, epsilon, delta, _ = _charged(
+        replay(extract["entries"], extract["account"]), reservations
+    )
+    points: list[tuple[float | None, float]] = [(float(epsilon), float(delta))]
+    smaller = float(delta) / 1e6
+    at = curve(event).epsilon(smaller)
+    if math.isfinite(at) and delta:
+        points.append((at, smaller))
+    return Claim(tuple(points))
+
+
 def promise_of(
     extract: Mapping[str, Any],
     reservations: Collection[str],
@@ -151,16 +169,12 @@ def promise_of(
         releasing: Whether the release is still to be recorded in the extract.
     """
     state, meter = replay(extract["entries"], extract["account"]), odometer(extract)
-    plans = [plan for identity, plan in state.plans.items() if identity in reservations]
-    charges = [plan["charge"] for plan in plans]
-    epsilon = sum((Fraction(charge["epsilon"]) for charge in charges), Fraction(0))
-    delta = sum((Fraction(charge["delta"]) for charge in charges), Fraction(0))
-    event = event_from_json(plans[0]["event"]) if len(plans) == 1 else ApproxDP(epsilon, delta)
+    event, epsilon, delta, unit = _charged(state, reservations)
     return statement(
         event,
         epsilon,
         delta,
-        plans[-1]["unit"],
+        unit,
         spent=meter.so_far(releasing=releasing),
         public=[
             *_sizes(charges_of(extract["entries"], reservations)),
@@ -168,6 +182,18 @@ def promise_of(
         ],
         policy=meter.policy,
     )
+
+
+def _charged(
+    state: Replay, reservations: Collection[str]
+) -> tuple[Event, Fraction, Fraction, Mapping[str, Any]]:
+    """Return the event, epsilon, delta and unit of what a release came from, all together."""
+    plans = [plan for identity, plan in state.plans.items() if identity in reservations]
+    charges = [plan["charge"] for plan in plans]
+    epsilon = sum((Fraction(charge["epsilon"]) for charge in charges), Fraction(0))
+    delta = sum((Fraction(charge["delta"]) for charge in charges), Fraction(0))
+    event = event_from_json(plans[0]["event"]) if len(plans) == 1 else ApproxDP(epsilon, delta)
+    return event, epsilon, delta, plans[-1]["unit"]
 
 
 def page(statement: Statement, verdict: str) -> str:

@@ -230,19 +230,60 @@ def attack(
     train: Annotated[Path, typer.Option(help="Rows the synthetic table was made from.")],
     holdout: Annotated[Path, typer.Option(help="Rows it was not made from, equal in law.")],
     synthetic: Annotated[Path, typer.Option(help="The synthetic table, of any tool.")],
-    schema: Annotated[Path, typer.Option(help="Schema of the tables.")],
+    schema: Annotated[
+        Path | None, typer.Option(help="Schema of the tables (default: guessed from all three).")
+    ] = None,
+    claimed_epsilon: Annotated[
+        float | None, typer.Option(help="Epsilon that the tool claims for one row.")
+    ] = None,
+    delta: Annotated[float, typer.Option(help="Delta of that claim.")] = 0.0,
+    classifier: Annotated[
+        bool, typer.Option(help="Try the classifier, the slowest of the attacks.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Attack any table: exact results about private rows, for the custodian only."""
     from dpsynth.standalone import attack_triple
 
-    found = attack_triple(train, holdout, synthetic, schema)
+    found = attack_triple(
+        train,
+        holdout,
+        synthetic,
+        schema,
+        epsilon=claimed_epsilon,
+        delta=delta,
+        classifier=classifier,
+    )
     if as_json:
         _print(found)
     else:
         _err.print("Exact figures from private rows: do not publish them.", style="yellow")
+        for note in found["notes"]:
+            _err.print(note, markup=False, style="yellow")
         typer.echo("\n".join(found["sentences"]))
     if found["outcome"] == "fail":
+        raise typer.Exit(2)
+
+
+@app.command()
+def selftest(
+    seed: Annotated[int, typer.Option(help="Of the tables that are made and attacked.")] = 0,
+    classifier: Annotated[
+        bool, typer.Option(help="Try the classifier, the slowest of the attacks.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Attack tables that leak in known ways, and one that does not: are they told apart?"""
+    from dpsynth.selftest import self_test
+
+    results = []
+    for each in self_test(seed=seed, classifier=classifier):
+        results.append(each)
+        if not as_json:
+            typer.echo(each.text())
+    if as_json:
+        _print([each.to_json() for each in results])
+    if not all(each.ok for each in results):
         raise typer.Exit(2)
 
 

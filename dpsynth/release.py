@@ -27,7 +27,7 @@ from dpsynth._audit import (
     verdict_of,
 )
 from dpsynth._csv import write_csv
-from dpsynth._facts import charges_of, facts_of, page, promise_of
+from dpsynth._facts import charges_of, claim_of, facts_of, page, promise_of
 from dpsynth._version import __version__
 from dpsynth.attacks import Verdict
 from dpsynth.bundle import ReleaseError
@@ -148,10 +148,14 @@ class Release:
             coarse=coarse,
         )
         verdict = verdict_of(audited, vault.audit_share, own_holdout=vault.own_holdout)
-        internal = vault.inspect(
-            lambda rows: internal_of(rows, codes, seed), purpose="exact results of a release"
-        )
         paid = charges_of(vault.account.ledger.entries(vault.account.name), reservations)
+        claim = None
+        if vault.audit_share and not vault.own_holdout:
+            claim = claim_of(vault.account.extract(), [each["reservation"] for each in paid])
+        internal = vault.inspect(
+            lambda rows: internal_of(rows, codes, table, seed, claim),
+            purpose="exact results of a release",
+        )
         promise = promise_of(
             vault.account.extract(),
             [each["reservation"] for each in paid],

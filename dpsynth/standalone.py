@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dpsynth._audit import coded, statistics_of
-from dpsynth.attacks import AttackCounts, internal_results, public_verdict
+from dpsynth._audit import coded
+from dpsynth._draft import guess
+from dpsynth._values import text_of
+from dpsynth.attacks import Claim, InternalResults, check_validity, internal_results
 from dpsynth.domain import resolve
 from dpsynth.marginal import MarginalModel
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Model
-from dpsynth.vault import load_table
+from dpsynth.vault import column_names, load_table
 from dpsynth_accounting import InvalidRequest
+
+MOST_CATEGORIES = 5_000
+"""Most distinct texts of a column that is taken for a list of categories, without a schema."""
 
 
 def sample_release(folder: str | os.PathLike[str], rows: int, seed: int) -> pd.DataFrame:
@@ -42,18 +48,45 @@ def attack_triple(
     train: str | os.PathLike[str],
     holdout: str | os.PathLike[str],
     synthetic: str | os.PathLike[str],
-    schema: str | os.PathLike[str],
+    schema: str | os.PathLike[str] | None = None,
+    *,
+    epsilon: float | None = None,
+    delta: float = 0.0,
+    classifier: bool = True,
 ) -> dict[str, Any]:
     """Attack the output of any tool: exact results, for the custodian alone.
 
-    Half of the training rows stand for units that were in, the other half for the reference.
+    Half of the training rows stand for units that were in, the other half for the reference. Each
+    row is a unit.
+
+    Args:
+        train: The rows that the synthetic table was made from.
+        holdout: Rows drawn like them that it was not made from.
+        synthetic: The synthetic table.
+        schema: What the columns are; without one, guessed from all three tables together.
+        epsilon: What the tool claims for one row, if it does; a lower bound above it fails.
+        delta: At which epsilon is claimed or bounded.
+        classifier: Whether to try the classifier, which costs more than all else together.
 
     Returns:
-        JSON data: exact results, and a verdict by the same rule as a release's.
+        JSON data: the outcome, sentences for a person, and all results.
+
+    Raises:
+        InvalidRequest: A table lacks a column, no column is left to compare, or a claim is
+            impossible.
     """
-    domain = resolve(Schema.load(schema), categories={}, bounds={})
-    tables = [coded(domain, load_table(path, domain.names)) for path in (train, holdout, synthetic)]
-    inside, outside, codes = tables
+    claim = Claim(((epsilon, delta),))
+    paths = (train, holdout, synthetic)
+    notes: list[str] = []
+    if schema is None:
+        names = tuple(name for name in column_names(train))
+        frames = [load_table(path, names) for path in paths]
+        declared, notes = drafted(pd.concat(frames, ignore_index=True))
+        domain = resolve(declared, categories={}, bounds={})
+    else:
+        domain = resolve(Schema.load(schema), categories={}, bounds={})
+        frames = [load_table(path, domain.names) for path in paths]
+    inside, outside, codes = (coded(domain, frame) for frame in frames)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(inside))
     half = min(len(outside), (len(inside) + 1) // 2)
@@ -68,24 +101,90 @@ def attack_triple(
         held_out=held_out,
         held_out_units=np.arange(len(held_out)),
         rng=rng,
+        claim=claim,
+        classifier=classifier,
     )
-    attacks = [each.of for each in statistics_of(domain, codes, reference, None, rng)[1:]]
-    counts = [
-        AttackCounts(
-            each.name,
-            float((each.score(audit_in) >= each.threshold).sum()),
-            float((each.score(held_out) >= each.threshold).sum()),
-            float(len(audit_in)),
-            float(len(held_out)),
-            0.0,
+    valid = check_validity(domain, frames[2])
+    broken = [*valid.outside, *valid.impossible]
+    if broken:
+        notes.append(
+            f"{100 * (1 - valid.valid):.2f} % of the synthetic rows hold values that the schema "
+            f"does not allow, in {', '.join(broken)}."
         )
-        for each in attacks
-    ]
-    verdict = public_verdict(counts)
-    sentences = [verdict.sentence, *(finding.sentence for finding in verdict.findings)]
     return {
-        "outcome": verdict.outcome,
-        "sentences": sentences,
-        "verdict": verdict.to_json(),
+        "outcome": exact.verdict.outcome,
+        "notes": notes,
+        "sentences": sentences(exact),
+        "validity": asdict(valid),
         "exact": exact.to_json(),
     }
+
+
+def drafted(pooled: pd.DataFrame) -> tuple[Schema, list[str]]:
+    """Return a schema guessed from the rows of all tables together, and notes for a person.
+
+    It is made from private rows, so it is as private as they are: for exact, internal use alone.
+
+    Args:
+        pooled: The rows of all tables; not changed.
+
+    Raises:
+        InvalidRequest: No column is left to compare.
+    """
+    columns: dict[str, dict[str, object]] = {}
+    left_out = []
+    for name in map(str, pooled.columns):
+        facts, _ = guess(name, pooled[name])
+        if facts["type"] in ("open", "drop"):
+            known = sorted({text for text in text_of(pooled[name]) if text is not None})
+            if 0 < len(known) <= MOST_CATEGORIES:
+                facts = {"type": "categorical", "categories": known, "missing": True}
+        if facts["type"] in ("open", "drop", "key"):
+            left_out.append(name)
+        else:
+            columns[name] = facts
+    if not columns:
+        raise InvalidRequest(
+            "Tables were to be attacked without a schema.",
+            "No column is left that can be compared: all look like keys or free text.",
+            "Give a schema that says what the columns are.",
+        )
+    notes = ["The columns' types were guessed from all three tables together: give a schema."]
+    if left_out:
+        notes.append(f"Not compared, as keys or free text: {', '.join(left_out)}.")
+    return Schema.from_json({"format_version": 1, "columns": columns}), notes
+
+
+MOST_SENTENCES = 8
+
+
+def sentences(exact: InternalResults) -> list[str]:
+    """Return exact results in plain English, the most telling first."""
+    told = [exact.verdict.sentence]
+    for point in exact.epsilon.points if exact.epsilon is not None else ():
+        claimed = "nothing is claimed" if point.claim is None else f"{point.claim:g} is claimed"
+        told.append(
+            f"Epsilon at delta {point.delta:g} is at least {point.bound:.2f} with confidence 95 % "
+            f"and at least {point.hard_bound:.2f} with 99.9 %, if a fair coin decided for each row "
+            f"whether it was used; {claimed}. The most that could have been shown is "
+            f"{point.possible:.2f} and {point.hard_possible:.2f}."
+        )
+    findings = exact.verdict.findings
+    told += [finding.sentence for finding in findings[:MOST_SENTENCES]]
+    if len(findings) > MOST_SENTENCES:
+        more = len(findings) - MOST_SENTENCES
+        told.append(f"{more} further tests, none with a smaller p-value: --json shows all.")
+    for name, risk in exact.disclosure.items():
+        found = risk.comparison
+        told.append(
+            f"{name[:1].upper()}{name[1:]} ({risk.about}): main {_percent(found.rate_in.value)}, "
+            f"control {_percent(found.rate_out.value)}, baseline "
+            f"{_percent(risk.baseline.value)}; risk {100 * risk.risk.value:.2f} points (95 % "
+            f"interval {100 * risk.risk.interval.low:.2f} to "
+            f"{100 * risk.risk.interval.high:.2f})."
+        )
+    return told
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.2f} %"

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from dpsynth import _facts, cli, run
+from dpsynth import _facts, cli, release, run
 from dpsynth._values import text_of
 from dpsynth.attacks import NearestDistance
 from dpsynth.vault import Block, _block, _rows, _vault, make_plan
@@ -364,6 +364,23 @@ def form(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def exact_results(patch: pytest.MonkeyPatch) -> None:
+    """A public report that says how many units the exact attacks compared."""
+    kept: list[Mapping[str, Any]] = []
+    internal_of, facts_of = release.internal_of, release.facts_of
+
+    def remember(*words: Any) -> Any:
+        kept.append(internal_of(*words)["attacks"])
+        return kept[-1]
+
+    def tell(*words: Any) -> dict[str, Any]:
+        sizes = {name: kept[-1][name] for name in ("units_in", "units_out", "reference")}
+        return {**facts_of(*words), **sizes}
+
+    patch.setattr(release, "internal_of", remember)
+    patch.setattr(release, "facts_of", tell)
+
+
 TWINS: dict[str, tuple[Twin, str]] = {
     "bounds from the data's maximum": (twins.bounds_from_the_data, "release/domain.json"),
     "categories from the data": (twins.categories_from_the_data, "release/domain.json"),
@@ -374,6 +391,7 @@ TWINS: dict[str, tuple[Twin, str]] = {
     "a refusal that follows from a row": (refusal, "exit code"),
     "a seed from the number of rows": (seed, "release/table.csv"),
     "a request with the number of rows": (form, "release/ledger.json"),
+    "a figure of the exact attacks": (exact_results, "release/report.json"),
 }
 
 

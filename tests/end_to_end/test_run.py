@@ -100,7 +100,12 @@ def test_exact_results_are_in_no_public_file(released: Project) -> None:
     )
     for name in ("one_way", "two_way"):
         assert repr(exact["fidelity"][name]) not in public
-    assert repr(exact["attacks"]["ratio"]["auc"]["value"]) not in public
+    attacks = exact["attacks"]
+    for test in (*attacks["membership"].values(), *attacks["copies"]["nearest"].values()):
+        assert repr(test["auc"]["value"]) not in public
+    for finding in attacks["verdict"]["findings"]:
+        assert finding["sentence"] not in public
+    assert attacks["verdict"]["sentence"] not in public
     for name in ("Shelbyville", "Springfield"):  # discovered, hence paid and public
         assert name in public
     assert "P00001" not in public

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsynth.attacks.internal import internal_results
+from dpsynth.attacks import Claim, internal_results
 from dpsynth.domain import Domain
 from dpsynth.report import internal_html
 from dpsynth.report.internal import BANNER, MOST_ROWS, section, text
@@ -45,6 +45,7 @@ def results() -> dict[str, Any]:
         held_out=rows(50),
         held_out_units=np.arange(50),
         rng=rng,
+        claim=Claim(((1.5, 1e-6),)),
     ).to_json()
 
 
@@ -78,21 +79,23 @@ def test_real_results_are_all_shown() -> None:
     internal = {"attacks": results()}
     shown = page(internal)
     assert faults(shown) == []
-    assert "Distance-ratio attack on the most isolated units" in shown.text
+    assert "Membership attacks on the most isolated units" in shown.text
     for leaf in leaves(internal):
         if isinstance(leaf, float) and leaf not in (0.95, float("inf")):
             assert f"{leaf:.6g}" in shown.text
 
 
 def test_results_that_could_not_be_computed_are_named() -> None:
-    assert "Nearest share not computed" in page({"attacks": {"nearest": None}}).text
+    assert "Copy detector not computed" in page({"attacks": {"copies": None}}).text
 
 
 def test_likes_stand_in_one_table() -> None:
-    data = {name: {"fpr": low, "tpr": 2 * low} for name, low in (("x", 0.125), ("y", 0.25))}
+    data = {
+        name: {"rate_in": low, "rate_out": 2 * low} for name, low in (("x", 0.125), ("y", 0.25))
+    }
     found = section("t", "", {**data, "n": 3})
     assert found.grid is not None
-    assert found.grid.header == ("", "False-positive rate reached", "True-positive rate")
+    assert found.grid.header == ("", "Rate of units that were in", "Rate of units held out")
     assert found.grid.rows == (("X", "0.125", "0.25"), ("Y", "0.25", "0.5"))
     assert found.values == (("N", "3"),)
     assert found.parts == ()
