@@ -128,6 +128,10 @@ def run_recipe(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("pricing the plan", total=_STAGES)
+
+        def notice(what: str, done: int, of: int) -> None:
+            progress.update(task, description=f"fitting the model: {what}, step {done} of {of}")
+
         with vault.reserve(
             recipe.steps(),
             epsilon=recipe.epsilon,
@@ -136,6 +140,7 @@ def run_recipe(
             meta={"rows": recipe.rows, "target": recipe.target},
             resume=resume,
             by=recipe.prepared_by,
+            notice=notice,
         ) as block:
             progress.update(task, advance=1, description="fitting the model")
             model = recipe.synthesizer.run(block)

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 Coarse = Mapping[str, NDArray[np.int64]]
 
+Notice = Callable[[str, int, int], None]
+"""Is told what a block does, how many parts of it are done, and of how many: public facts alone."""
+
 MOST_CELLS = 1 << 27
 """Greatest number of cells of one answer: a GiB of int64."""
 
@@ -83,6 +86,7 @@ class Block:
     Attributes:
         plan: What was paid for.
         refused: Whether the charge was handed back, since another account holds the same people.
+        notice: Is told how far long steps are, by public facts and noisy answers alone.
     """
 
     def __init__(self, vault: Vault, reservation: Reservation, plan: Plan) -> None:
@@ -96,6 +100,7 @@ class Block:
         self._room = MOST_KEPT
         self.refused = False
         self.plan = plan
+        self.notice: Notice = _quiet
 
     def __repr__(self) -> str:
         """Name the plan's position and nothing private."""
@@ -269,14 +274,23 @@ class Block:
         for part, (start, end) in enumerate(itertools.pairwise(ends)):
             drawn: list[int] = []
 
-            def draw(count: int = end - start, drawn: list[int] = drawn) -> bytes:
+            def told(done: int, norm: float, start: int = start) -> None:
+                self.notice(f"training, noisy gradient {norm:.2g}", start + done, step.steps)
+
+            def draw(
+                count: int = end - start,
+                drawn: list[int] = drawn,
+                told: Callable[[int, float], None] = told,
+            ) -> bytes:
                 records, units = self._vault._records()
                 drawn.append(count)
-                return _train.run(learner, records, units, steps, count, self._vault.stream)
+                return _train.run(learner, records, units, steps, count, self._vault.stream, told)
 
             state = self._answer(index, part, request, draw, lost=_LOST)
-            if not drawn and state != _LOST:
-                _train.resume(learner, state)
+            if not drawn:
+                if state != _LOST:
+                    _train.resume(learner, state)
+                self.notice("training, as stored", end, step.steps)
 
     def tune(self, candidates: Mapping[str, Candidate[_T]]) -> Tuned[_T]:
         """Run candidates a secret number of times and return the run of the greatest score.
@@ -514,6 +528,10 @@ class Block:
             "Declare what the mechanism asks in its steps.",
             touched=bool(self._begun),
         )
+
+
+def _quiet(what: str, done: int, of: int) -> None:
+    """Tell nobody."""
 
 
 def _hashed(values: NDArray[np.int64]) -> str:

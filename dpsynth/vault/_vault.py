@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dpsynth.domain import Clique, Domain, resolve
 from dpsynth.schema import Open, Schema
 from dpsynth.vault import _people, _rows
-from dpsynth.vault._block import Block, Coarse
+from dpsynth.vault._block import Block, Coarse, Notice
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
 from dpsynth.vault._plan import (
     Audit,
@@ -227,6 +227,7 @@ class Vault:
         meta: Mapping[str, Any] | None = None,
         resume: bool = False,
         by: str | None = None,
+        notice: Notice | None = None,
     ) -> Iterator[Block]:
         """Charge the account for a plan, then let it be carried out.
 
@@ -244,6 +245,8 @@ class Vault:
             resume: Continue the latest reservation of this very plan, replaying its answers, if
                 there is one.
             by: Who prepares the release; needed where the account's policy names preparers.
+            notice: Is told what the block does, how many parts of it are done, and of how many:
+                nothing that may not be shown to anyone.
 
         Raises:
             BudgetExceeded: The account has less left. Nothing is read or spent.
@@ -284,6 +287,8 @@ class Vault:
             by=by,
         )
         block = Block(self, reservation, plan)
+        if notice is not None:
+            block.notice = notice
         if found is not None:
             self.__recognised |= _people.begun(self.account, reservation.identity)
             self.__noted |= _people.inspected(self.account, reservation.identity)
@@ -335,14 +340,18 @@ class Vault:
         epsilon: Number,
         delta: Number | None = None,
         by: str | None = None,
+        notice: Notice | None = None,
     ) -> M:
         """Fit a model, spending ``epsilon`` of the account on its steps and on discovery.
+
+        Long fits tell ``notice`` how far they are, as :meth:`reserve` says.
 
         Charges: epsilon and delta, in full, before a row is read.
         """
         steps = synthesizer.steps(self.schema.modelled)
+        label = f"fit {synthesizer.name}"
         with self.reserve(
-            steps, epsilon=epsilon, delta=delta, label=f"fit {synthesizer.name}", by=by
+            steps, epsilon=epsilon, delta=delta, label=label, by=by, notice=notice
         ) as block:
             return synthesizer.run(block)
 

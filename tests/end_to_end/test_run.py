@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,12 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from dpsynth.bundle import verify
+from dpsynth.recipe import Recipe
+from dpsynth.run import run_recipe
 from dpsynth_accounting import Ledger
 from tests.end_to_end.conftest import Project, make_project
 
@@ -219,6 +225,23 @@ def test_killed_anywhere_a_run_keeps_its_charge_and_resumes_free(project: Projec
     payloads = [entry["payload"] for entry in Ledger(project.ledger).entries("people")]
     drawn = [(each["step"], each["part"]) for each in payloads if each["kind"] == "answer"]
     assert len(drawn) == len(set(drawn))  # no answer was ever drawn twice
+
+
+def test_a_training_shows_how_far_it_is(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    update = Progress.update
+
+    def noted(self: Progress, task: TaskID, **facts: Any) -> None:
+        shown.append(str(facts.get("description")))
+        update(self, task, **facts)
+
+    monkeypatch.setattr(Progress, "update", noted)
+    method = '\n[method]\nname = "vae"\niterations = 20\nhidden = 4\n'
+    project.recipe.write_text(project.recipe.read_text() + method)
+    screen = Console(file=io.StringIO(), force_terminal=True)
+    run_recipe(Recipe.load(project.recipe), project.table, project.out, console=screen)
+    steps = [each for each in shown if each.startswith("fitting the model: training")]
+    assert [each.rpartition("step ")[2] for each in steps] == [f"{i} of 20" for i in range(1, 21)]
 
 
 def test_an_interrupted_run_tells_how_to_go_on(project: Project) -> None:

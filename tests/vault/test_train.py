@@ -440,6 +440,25 @@ def test_an_interrupted_training_goes_on_from_what_was_stored(make_vault: MakeVa
     assert vault.account.remaining() == left
 
 
+def test_it_tells_how_far_it_is_and_the_size_of_noisy_gradients_alone(
+    make_vault: MakeVault,
+) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def notice(*facts: Any) -> None:
+        told.append(facts)
+
+    learner, asked = Means(), {"clip": 1.0, "rows": 200.0}
+    vault, how = make_vault(TABLE, SCHEMA), {"epsilon": 1, "label": "train", "notice": notice}
+    with vault.reserve((Train(0.5, 20, 1.0),), **how) as block:
+        block.train(learner, **asked)
+    assert [done for _, done, _ in told] == list(range(1, 21))
+    assert {of for *_, of in told} == {20}
+    for (what, *_), gradients in zip(told, learner.seen, strict=True):
+        norm = math.sqrt(sum(float(each.double().square().sum()) for each in gradients))
+        assert what == f"training, noisy gradient {norm:.2g}"
+
+
 class Logged(Stopped):
     """Writes down each gradient that it is given, as any log of a run does."""
 

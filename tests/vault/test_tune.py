@@ -312,6 +312,23 @@ def test_a_training_can_be_tuned(make_vault: MakeVault) -> None:
 # -- what is refused -----------------------------------------------------------------------------
 
 
+def test_no_run_tells_how_far_it_is(make_vault: MakeVault) -> None:
+    """Whoever counts the trainings that a progress bar shows would know the number of runs."""
+    told: list[object] = []
+
+    def trained(block: Block) -> tuple[float, None]:
+        block.train(Means(), clip=1.0, rows=200.0)
+        return 0.0, None
+
+    tuned(
+        make_vault(TABLE, SCHEMA),
+        {"a": trained},
+        ((Train(0.5, 10, 1.0),),),
+        notice=lambda *facts: told.append(facts),
+    )
+    assert not told
+
+
 def test_a_run_asks_what_was_declared_and_no_more(make_vault: MakeVault) -> None:
     def greedy(block: Block) -> tuple[float, None]:
         block.measure([("a",)])

@@ -8,7 +8,7 @@ sum is rounded to a grid and gets discrete Gaussian integers. Proof: docs/explan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -144,6 +144,7 @@ def run(
     steps: Steps,
     count: int,
     stream: Stream,
+    told: Callable[[int, float], None],
 ) -> bytes:
     """Take ``count`` private steps and return the learner's state.
 
@@ -154,6 +155,8 @@ def run(
         steps: The parameters.
         count: How many steps.
         stream: Where all randomness of sampling and noise comes from.
+        told: After each step gets how many are done, and the norm of the noisy mean gradient:
+            both may be shown to anyone.
 
     Raises:
         InvalidRequest: The learner failed on a batch; its own message may hold values, and is
@@ -163,7 +166,8 @@ def run(
     numbers = np.unique(units, return_inverse=True)[1]
     device = parameters(learner)[0].device
     before = shapes(learner) if steps.shapes is None else steps.shapes
-    for chosen in _samples(int(numbers.max(initial=-1)) + 1, steps.rate, count, stream):
+    samples = _samples(int(numbers.max(initial=-1)) + 1, steps.rate, count, stream)
+    for done, chosen in enumerate(samples, 1):
         if shapes(learner) != before:
             raise InvalidRequest(
                 "A step of DP-SGD was asked for of other parameters than the training began with.",
@@ -199,6 +203,7 @@ def run(
         means = noisy(sums, steps, stream)
         pairs = zip(means, parameters(learner), strict=True)
         learner.update([mean.to(p.dtype) for mean, p in pairs])
+        told(done, math.sqrt(math.fsum(float(mean.square().sum()) for mean in means)))
     return packed({name: each.contiguous() for name, each in learner.state().items()})
 
 
