@@ -122,7 +122,7 @@ def _numbered(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
     Each round every key writes its place into a slot. The last one written there is the place of
     all that equal it; keys of which none was written last go into other slots in the next round.
     """
-    bits = max(int(len(keys)).bit_length() + 2, 8)
+    bits = max(len(keys).bit_length() + 2, 8)
     slots = np.empty(1 << bits, dtype=np.int32)
     numbers = np.empty(len(keys), dtype=np.int32)
     left = np.arange(len(keys), dtype=np.int32)
