@@ -18,6 +18,7 @@ MOST_CLIQUES = 200
 """Most sets of columns that a marginal ratio is taken over; beyond it, random ones."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: spreads sums over 64 bits
+_FEW_CELLS = 1 << 17  # a marginal of no more cells is counted in full
 _MIXED = (  # a bijection of 64 bits in which every bit depends on all (Steele, Lea, Flood 2014)
     (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
@@ -50,6 +51,7 @@ class MarginalRatio:
     ) -> None:
         require_columns(domain, release, reference)
         self._columns = len(domain.names)
+        self._sizes = [domain.size(name) for name in domain.names]
         self._cliques = _cliques(self._columns, self.width, rng)
         self._sides = len(release), len(reference)
         self._rows = np.concatenate([release, reference])
@@ -68,13 +70,19 @@ class MarginalRatio:
         total = np.zeros(len(records))
         if not len(records):
             return total
-        spread = _spread(np.concatenate([self._rows, records]))
+        table = np.concatenate([self._rows, records]).T.astype(np.int64, order="C")
+        counts = [math.prod(self._sizes[j] for j in clique) for clique in self._cliques]
+        spread = _spread(table if max(counts, default=0) > _FEW_CELLS else table[:0])
         released, known = self._sides[0], sum(self._sides)
-        for clique in self._cliques:
-            cells = _numbered(functools.reduce(np.add, (spread[j] for j in clique)))
+        for clique, count in zip(self._cliques, counts, strict=True):
+            if count <= _FEW_CELLS:
+                cells, places = _flat(table, clique, self._sizes), count
+            else:
+                cells = _numbered(functools.reduce(np.add, (spread[j] for j in clique)))
+                places = len(cells)
             parts = cells[:released], cells[released:known]
             a, b = (
-                np.bincount(part, minlength=len(cells))[cells[known:]] * (10_000 / max(rows, 1))
+                np.bincount(part, minlength=places)[cells[known:]] * (10_000 / max(rows, 1))
                 for part, rows in zip(parts, self._sides, strict=True)
             )
             total += np.log((a + 0.5) / (b + 0.5))
@@ -102,12 +110,20 @@ class FiveWayRatio(MarginalRatio):
     name = "marginal ratio, fives"
 
 
-def _spread(rows: Rows) -> NDArray[np.uint64]:
-    """Return a number for each cell of a table, uint64 (columns, rows), by column and code.
+def _flat(table: NDArray[np.int64], clique: tuple[int, ...], sizes: list[int]) -> NDArray[np.int64]:
+    """Return the place of each row's cell in the flattened marginal, int64 (rows,)."""
+    cells: NDArray[np.int64] = table[clique[0]]
+    for j in clique[1:]:
+        cells = cells * sizes[j] + table[j]
+    return cells
+
+
+def _spread(table: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return a number for each entry of a table (columns, rows), by column and code.
 
     The sums over some columns are equal where the codes are, and else with a chance near 2**-64.
     """
-    spread = rows.T.astype(np.uint64, order="C")
+    spread = table.astype(np.uint64)
     spread += (np.arange(1, len(spread) + 1, dtype=np.uint64) << np.uint64(32))[:, None]
     for shift, factor in _MIXED:
         spread ^= spread >> shift
@@ -116,15 +132,15 @@ def _spread(rows: Rows) -> NDArray[np.uint64]:
     return spread
 
 
-def _numbered(keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+def _numbered(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return for each key the place of one that equals it: the same place for equal keys.
 
     Each round every key writes its place into a slot. The last one written there is the place of
     all that equal it; keys of which none was written last go into other slots in the next round.
     """
-    bits = max(len(keys).bit_length() + 2, 8)
+    bits = max(len(keys).bit_length() + 1, 8)
     slots = np.empty(1 << bits, dtype=np.int32)
-    numbers = np.empty(len(keys), dtype=np.int32)
+    numbers = np.empty(len(keys), dtype=np.int64)
     left = np.arange(len(keys), dtype=np.int32)
     mine = hashed = keys
     while len(left):
