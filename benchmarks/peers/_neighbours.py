@@ -39,6 +39,7 @@ def dpsynth_(path: str, reference: Any, sizes: Any, ordered: Any) -> Search:
     from dpsynth.domain import Domain
 
     neighbours._WORTH_COMPILING = 0 if path == "compiled" else 1 << 62
+    neighbours._WORTH_CALLING = neighbours._WORTH_COMPILING
     names = [f"c{j}" for j in range(len(sizes))]
     numbers = [name for name, number in zip(names, ordered, strict=True) if number]
     domain = Domain.integers(dict(zip(names, map(int, sizes), strict=True)), ordered=numbers)

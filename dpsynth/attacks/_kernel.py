@@ -6,6 +6,7 @@ their answers are equal to the last bit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -44,6 +45,11 @@ def compiled() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
             return njit(function)
 
     return of(boxes), of(search)
+
+
+def ready() -> bool:
+    """Whether the loops are at hand, so that a search need not wait for numba."""
+    return "numba" in sys.modules and compiled() is not None
 
 
 class Compiled:

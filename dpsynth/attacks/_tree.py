@@ -114,8 +114,9 @@ def _halved(
     some = part[:: math.ceil(len(part) / _SAMPLE)]
     rows = placed[:, some]
     # Each row against the one half the sample away: a cheap look at pairwise distances.
-    far = np.minimum(np.abs(rows - np.roll(rows, rows.shape[1] // 2, axis=1)), scale)
-    columns = np.argsort(-far.mean(axis=1), kind="stable")
+    half = rows.shape[1] // 2
+    far = np.minimum(np.abs(rows[:, half:] - rows[:, : rows.shape[1] - half]), scale)
+    columns = np.argsort(-far.sum(axis=1, dtype=np.int64), kind="stable")
     for j in columns:
         line = placed[j][part]
         middle = np.partition(line, len(line) // 2)[len(line) // 2]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dpsynth.attacks._shared import index_of
 from dpsynth.attacks.comparison import ScoreComparison, compare_scores
 from dpsynth.attacks.membership import softening
 from dpsynth.attacks.neighbours import Neighbours
@@ -87,16 +88,15 @@ def copies(
             groups[f"group {number}"] = tuple(domain.names[j] for j in sorted(picked))
     nearest, second = {}, {}
     for label, names in {"all columns": domain.names, **groups}.items():
-        places = [domain.names.index(name) for name in names]
-        part = sub_domain(domain, names)
-        index, soft = Neighbours(release[:, places], part), softening(part)
-        scores = []
-        for side in targets.sides:
-            far = index.distances(side.rows[:, places], 2) / max(index.gower.unit, 1)
-            ratio = (far[:, 0] + soft) / (far[:, 1] + soft)
-            scores.append((side.highest(-far[:, 0]), side.highest(-ratio)))
-        nearest[label] = compare_scores(scores[0][0], scores[1][0])
-        second[label] = compare_scores(scores[0][1], scores[1][1])
+        part, table, rows = domain, release, targets.rows
+        if names != domain.names:
+            places = [domain.names.index(name) for name in names]
+            part, table, rows = sub_domain(domain, names), release[:, places], rows[:, places]
+        index, soft = index_of(table, part), softening(part)
+        far = index.distances(rows, 2) / max(index.gower.unit, 1)
+        ratio = (far[:, 0] + soft) / (far[:, 1] + soft)
+        nearest[label] = compare_scores(*targets.highest(-far[:, 0]))
+        second[label] = compare_scores(*targets.highest(-ratio))
     share = _share(domain, some(release, most_rows, rng), targets, rng)
     return Copies(share, nearest, second, groups)
 

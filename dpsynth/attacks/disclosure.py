@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.attacks._shared import index_of
 from dpsynth.attacks.comparison import LEVEL, Comparison, Figure, compare_hits
 from dpsynth.attacks.copies import sub_domain
 from dpsynth.attacks.neighbours import LARGEST_SCALE, Neighbours
@@ -72,12 +73,14 @@ def singling_out(
         targets: Units that were in, and units held out.
         rng: Draws predicates.
     """
-    shuffled = np.column_stack([rng.permutation(release[:, j]) for j in range(release.shape[1])])
+    columns = np.ascontiguousarray(release.T)
+    shuffled = np.stack([rng.permutation(column) for column in columns])
     found = {}
     for kind in ("one column", "several columns"):
         singled = []
-        for rows in (release, shuffled):
-            sets = _of_one(domain, rows) if kind == "one column" else _of_several(domain, rows, rng)
+        for table in (columns, shuffled):
+            draw = _of_one if kind == "one column" else _of_several
+            sets = draw(domain, table, rng)
             singled.append((len(sets), _singled(sets, targets)))
         (tried, main), (_, base) = singled
         about = f"{tried} predicates of {kind} that hold for one synthetic row"
@@ -89,10 +92,12 @@ Predicate = tuple[tuple[int, int, int], ...]
 """For each column of it, the least and the greatest code that fulfil it."""
 
 
-def _of_one(domain: Domain, rows: Rows) -> list[Predicate]:
+def _of_one(domain: Domain, columns: Rows, rng: np.random.Generator) -> list[Predicate]:
+    """Return predicates of one column; of int32 (columns, rows), as all below."""
+    del rng
     found: list[Predicate] = []
     for j, name in enumerate(domain.names):
-        counts = np.bincount(rows[:, j], minlength=domain.size(name))
+        counts = np.bincount(columns[j], minlength=domain.size(name))
         found += [((j, int(code), int(code)),) for code in np.flatnonzero(counts == 1)]
         ordered = domain.ordered(name)
         seen = np.flatnonzero(counts[:ordered])
@@ -103,42 +108,39 @@ def _of_one(domain: Domain, rows: Rows) -> list[Predicate]:
     return sorted(set(found))
 
 
-def _of_several(domain: Domain, rows: Rows, rng: np.random.Generator) -> list[Predicate]:
-    columns = rows.shape[1]
-    width = min(PREDICATE_WIDTH, columns)
-    medians = [int(np.median(rows[:, j])) for j in range(columns)]
+def _of_several(domain: Domain, columns: Rows, rng: np.random.Generator) -> list[Predicate]:
+    width = min(PREDICATE_WIDTH, len(columns))
+    medians = [int(np.median(column)) for column in columns]
     tried: set[Predicate] = set()
-    for place in rng.integers(0, len(rows), PREDICATES):
+    for place in rng.integers(0, columns.shape[1], PREDICATES):
         part = []
-        for j in sorted(rng.choice(columns, width, replace=False).tolist()):
-            code, ordered = int(rows[place, j]), domain.ordered(domain.names[j])
+        for j in sorted(rng.choice(len(columns), width, replace=False).tolist()):
+            code, ordered = int(columns[j, place]), domain.ordered(domain.names[j])
             low, high = code, code
             if code < ordered:
                 low, high = (code, ordered - 1) if code >= medians[j] else (0, code)
             part.append((j, low, high))
         tried.add(tuple(part))
-    return [each for each in sorted(tried) if np.count_nonzero(_holds(each, rows)) == 1]
+    return [each for each in sorted(tried) if len(_holds(each, columns)) == 1]
 
 
-def _holds(predicate: Predicate, rows: Rows) -> NDArray[np.bool_]:
-    (j, low, high), *rest = predicate
-    places = np.flatnonzero((rows[:, j] >= low) & (rows[:, j] <= high))
-    for j, low, high in rest:
-        values = rows[places, j]
-        places = places[(values >= low) & (values <= high)]
-    held = np.zeros(len(rows), dtype=bool)
-    held[places] = True
-    return held
+def _holds(predicate: Predicate, columns: Rows) -> NDArray[np.intp]:
+    """Return the rows that a predicate holds for."""
+    held = np.ones(columns.shape[1], dtype=bool)
+    for j, low, high in predicate:
+        column = columns[j]
+        held &= column == low if low == high else (column >= low) & (column <= high)
+    return np.flatnonzero(held)
 
 
 def _singled(predicates: list[Predicate], targets: Targets) -> list[NDArray[np.bool_]]:
     """Return which units of each side some predicate holds for, and for no other unit."""
     inside, outside = targets.sides
-    rows = np.concatenate([inside.rows, outside.rows])
+    columns = np.concatenate([inside.rows, outside.rows]).T.copy()
     units = np.concatenate([inside.numbers, inside.units + outside.numbers])
     found = np.zeros(targets.units, dtype=bool)
     for predicate in predicates:
-        held = np.unique(units[_holds(predicate, rows)])
+        held = np.unique(units[_holds(predicate, columns)])
         if len(held) == 1:
             found[held[0]] = True
     return [found[: inside.units], found[inside.units :]]
@@ -183,7 +185,7 @@ def linkability(
         near = whole.distances(side.rows)[:, 0] / whole.gower.scale
         return side.any(near <= least + columns / LARGEST_SCALE)
 
-    whole = Neighbours(release, domain)
+    whole = index_of(release, domain)
     main, control = (linked(side, whole) for side in targets.sides)
     base = linked(targets.inside, Neighbours(apart, domain))
     return _risk(main, control, base, "two random halves of the columns")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import ClassVar
@@ -17,6 +18,11 @@ MOST_CLIQUES = 200
 """Most sets of columns that a marginal ratio is taken over; beyond it, random ones."""
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: spreads sums over 64 bits
+_FEW_CELLS = 1 << 17  # a marginal of no more cells is counted in full
+_MIXED = (  # a bijection of 64 bits in which every bit depends on all (Steele, Lea, Flood 2014)
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
 
 
 class MarginalRatio:
@@ -45,10 +51,10 @@ class MarginalRatio:
     ) -> None:
         require_columns(domain, release, reference)
         self._columns = len(domain.names)
-        self._ratios = [
-            (clique, *self._table(clique, release, reference))
-            for clique in _cliques(self._columns, self.width, rng)
-        ]
+        self._sizes = [domain.size(name) for name in domain.names]
+        self._cliques = _cliques(self._columns, self.width, rng)
+        self._sides = len(release), len(reference)
+        self._rows = np.concatenate([release, reference])
 
     @classmethod
     def build(
@@ -62,25 +68,25 @@ class MarginalRatio:
         if records.ndim != 2 or records.shape[1] != self._columns:
             raise refused(self._columns)
         total = np.zeros(len(records))
-        for clique, cells, ratios in self._ratios:
-            if len(cells):
-                wanted = _cells(clique, records)
-                place = np.minimum(np.searchsorted(cells, wanted), len(cells) - 1)
-                total += np.where(cells[place] == wanted, ratios[place], 0.0)
-        return total / max(len(self._ratios), 1)
-
-    @staticmethod
-    def _table(
-        clique: tuple[int, ...], release: Rows, reference: Rows
-    ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-        parts = [_cells(clique, rows) for rows in (release, reference)]
-        cells, numbers = np.unique(np.concatenate(parts), return_inverse=True)
-        cut = len(release)
-        shares = [
-            np.bincount(each, minlength=len(cells)) * (10_000 / max(len(each), 1))
-            for each in (numbers[:cut], numbers[cut:])
-        ]
-        return cells, np.log((shares[0] + 0.5) / (shares[1] + 0.5))
+        if not len(records):
+            return total
+        table = np.concatenate([self._rows, records]).T.astype(np.int64, order="C")
+        counts = [math.prod(self._sizes[j] for j in clique) for clique in self._cliques]
+        spread = _spread(table if max(counts, default=0) > _FEW_CELLS else table[:0])
+        released, known = self._sides[0], sum(self._sides)
+        for clique, count in zip(self._cliques, counts, strict=True):
+            if count <= _FEW_CELLS:
+                cells, places = _flat(table, clique, self._sizes), count
+            else:
+                cells = _numbered(functools.reduce(np.add, (spread[j] for j in clique)))
+                places = len(cells)
+            parts = cells[:released], cells[released:known]
+            a, b = (
+                np.bincount(part, minlength=places)[cells[known:]] * (10_000 / max(rows, 1))
+                for part, rows in zip(parts, self._sides, strict=True)
+            )
+            total += np.log((a + 0.5) / (b + 0.5))
+        return total / max(len(self._cliques), 1)
 
 
 class PairRatio(MarginalRatio):
@@ -104,13 +110,49 @@ class FiveWayRatio(MarginalRatio):
     name = "marginal ratio, fives"
 
 
-def _cells(clique: tuple[int, ...], rows: Rows) -> NDArray[np.uint64]:
-    """Return a number for each row's cell; two cells share one with a chance near 2**-64."""
-    cells = np.zeros(len(rows), dtype=np.uint64)
-    for j in clique:
-        cells = (cells + rows[:, j].astype(np.uint64) + np.uint64(1)) * _ODD
-        cells ^= cells >> np.uint64(32)
+def _flat(table: NDArray[np.int64], clique: tuple[int, ...], sizes: list[int]) -> NDArray[np.int64]:
+    """Return the place of each row's cell in the flattened marginal, int64 (rows,)."""
+    cells: NDArray[np.int64] = table[clique[0]]
+    for j in clique[1:]:
+        cells = cells * sizes[j] + table[j]
     return cells
+
+
+def _spread(table: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return a number for each entry of a table (columns, rows), by column and code.
+
+    The sums over some columns are equal where the codes are, and else with a chance near 2**-64.
+    """
+    spread = table.astype(np.uint64)
+    spread += (np.arange(1, len(spread) + 1, dtype=np.uint64) << np.uint64(32))[:, None]
+    for shift, factor in _MIXED:
+        spread ^= spread >> shift
+        spread *= factor
+    spread ^= spread >> np.uint64(31)
+    return spread
+
+
+def _numbered(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return for each key the place of one that equals it: the same place for equal keys.
+
+    Each round every key writes its place into a slot. The last one written there is the place of
+    all that equal it; keys of which none was written last go into other slots in the next round.
+    """
+    bits = max(len(keys).bit_length() + 1, 8)
+    slots = np.empty(1 << bits, dtype=np.int32)
+    numbers = np.empty(len(keys), dtype=np.int64)
+    left = np.arange(len(keys), dtype=np.int32)
+    mine = hashed = keys
+    while len(left):
+        slot = (hashed >> np.uint64(64 - bits)).astype(np.intp)
+        slots[slot] = left
+        found = slots[slot]
+        same = keys[found] == mine
+        numbers[left[same]] = found[same]
+        other = ~same
+        left, mine = left[other], mine[other]
+        hashed = (hashed[other] ^ (hashed[other] >> np.uint64(29))) * _ODD
+    return numbers
 
 
 def _cliques(columns: int, width: int, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.attacks._shared import index_of
 from dpsynth.attacks.neighbours import Neighbours
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
@@ -128,7 +129,7 @@ class NearestDistance:
     def __init__(
         self, domain: Domain, release: NDArray[np.int32], *, rng: np.random.Generator
     ) -> None:
-        self._index = Neighbours(release, domain)
+        self._index = index_of(release, domain)
         own = _left_out(self._index, _sample(release, CALIBRATION_ROWS, rng))
         self.threshold = _threshold(-own) if len(release) > 1 else 0.0
 
@@ -175,8 +176,8 @@ class DistanceRatio:
     ) -> None:
         self._softening = softening(domain)
         near = _resampled(release, rng) if reference is None else reference
-        self._reference = Neighbours(near, domain)
-        self._release = Neighbours(release, domain)
+        self._reference = index_of(near, domain)
+        self._release = index_of(release, domain)
         rows = _sample(release, CALIBRATION_ROWS, rng)
         own = self._ratio(_gower(self._reference, rows), _left_out(self._release, rows))
         # No distance exceeds 2, so no ratio reaches this: without evidence, nobody is hit.

@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.attacks._kernel import Compiled
+from dpsynth.attacks._kernel import Compiled, ready
 from dpsynth.attacks._tree import MOST_COPIES, distinct, grow, in_order
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
@@ -34,7 +34,8 @@ _CHUNK = 8192  # queries whose bounds are held at once
 _BATCH = 512  # queries whose distances to one block stay in cache
 _WARM = 3  # blocks visited nearest first, before the sweep over all others
 _BOUND_CELLS = 1 << 22  # a column with more codes than this a block gives no bound
-_WORTH_COMPILING = 1 << 27  # pairs of rows, beyond which numba's import is made up for
+_WORTH_COMPILING = 1 << 26  # pairs of rows, from which numba's import is made up for
+_WORTH_CALLING = 1 << 20  # the same, once it is imported
 _FAR = np.iinfo(np.int32).max
 
 
@@ -186,7 +187,7 @@ class Neighbours:
     def _nearest(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
         if not self._leaves:
             return np.full((len(rows), k), _FAR, dtype=np.int32)
-        if len(rows) * len(self._order) >= _WORTH_COMPILING:
+        if len(rows) * len(self._order) >= (_WORTH_CALLING if ready() else _WORTH_COMPILING):
             found = self._compiled.nearest(self.gower.place(rows), k)
             if found is not None:
                 return found

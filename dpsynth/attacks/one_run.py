@@ -132,12 +132,18 @@ def pair_p_value(correct: int, guesses: int, canaries: int, epsilon: float, delt
         InvalidRequest: The numbers are not 0 <= correct <= guesses <= canaries.
     """
     _check(correct, guesses, canaries)
-    from scipy import stats
+    from scipy import special
 
     share = 1 / (1 + math.exp(-epsilon))
-    tail = float(stats.binom.sf(correct - 1, guesses, share))
-    below = np.cumsum(stats.binom.pmf(np.arange(correct - 1, -1, -1), guesses, share))
-    most = float((below / np.arange(1, correct + 1)).max()) if correct else 0.0
+    tail = float(special.bdtrc(correct - 1, guesses, share)) if correct else 1.0
+    most = 0.0
+    if correct and delta > 0:
+        right = np.arange(correct - 1, -1, -1)
+        wrong = guesses - right
+        ways = special.gammaln(guesses + 1) - special.gammaln(right + 1)
+        logs = special.xlogy(right, share) + special.xlogy(wrong, 1 - share)
+        below = np.cumsum(np.exp(ways - special.gammaln(wrong + 1) + logs))
+        most = float((below / np.arange(1, correct + 1)).max())
     return min(max(tail + 2 * canaries * delta * most, LEAST_P), 1.0)
 
 
@@ -147,10 +153,10 @@ def combined(p_values: Sequence[float]) -> float:
     Under a claim each is at most as likely to be small as a uniform number, so twice the sum of
     their negative logarithms is at most chi-square of twice as many degrees (Fisher 1925, 21.1).
     """
-    from scipy import stats
+    from scipy import special
 
     total = -2 * math.fsum(map(math.log, p_values))
-    return float(stats.chi2.sf(total, 2 * len(p_values)))
+    return float(special.chdtrc(2 * len(p_values), total))
 
 
 def pair_lower_bound(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.attacks._shared import index_of, shared
 from dpsynth.attacks.coins import Claim, OneRun, bound_epsilon
 from dpsynth.attacks.comparison import (
     ISOLATED_LOOKS,
@@ -25,7 +26,6 @@ from dpsynth.attacks.copies import Copies, copies
 from dpsynth.attacks.disclosure import Risk, inference, linkability, singling_out
 from dpsynth.attacks.judgement import ExactVerdict, exact_verdict
 from dpsynth.attacks.matches import Matches, matches
-from dpsynth.attacks.neighbours import Neighbours
 from dpsynth.attacks.plugins import record_attacks, reference_attacks
 from dpsynth.attacks.targets import Rows, Side, Targets, some
 from dpsynth.domain import Domain
@@ -87,6 +87,7 @@ class InternalResults:
         return asdict(self)
 
 
+@shared()
 def internal_results(
     *,
     domain: Domain,
@@ -132,9 +133,7 @@ def internal_results(
         targets = everyone.cut(MOST_UNITS, rng)
         if all(side.units for side in targets.sides):
             for attack in record_attacks(domain, release, rng=rng):
-                hits = [
-                    side.any(attack.score(side.rows) >= attack.threshold) for side in targets.sides
-                ]
+                hits = targets.any(attack.score(targets.rows) >= attack.threshold)
                 records[attack.name] = compare_hits(*hits)
             found_copies = copies(domain, release, targets, most_rows=MOST_RELEASED, rng=rng)
             fewer = targets.cut(MOST_DISCLOSED, rng)
@@ -177,7 +176,7 @@ def _membership(
     membership, isolated, bound = {}, {}, None
     without = frozenset() if classifier else frozenset({"classifier"})
     for attack in reference_attacks(domain, release, reference=reference, rng=rng, without=without):
-        scores = targets.highest(*(attack.score(side.rows) for side in targets.sides))
+        scores = targets.highest(attack.score(targets.rows))
         membership[attack.name] = compare_scores(*scores)
         if enough:
             kept = [score[only] for score, only in zip(scores, lonely, strict=True)]
@@ -191,10 +190,8 @@ def _isolated(
     domain: Domain, reference: Rows, targets: Targets
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which units of each side are the farthest from the reference."""
-    index = Neighbours(reference, domain)
-    far = targets.highest(
-        *(index.distances(side.rows)[:, 0].astype(np.float64) for side in targets.sides)
-    )
+    index = index_of(reference, domain)
+    far = targets.highest(index.distances(targets.rows)[:, 0].astype(np.float64))
     pooled = np.sort(np.concatenate(far))
     cut = pooled[int(np.ceil((1 - ISOLATED_SHARE) * len(pooled))) - 1]
     return far[0] >= cut, far[1] >= cut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,11 +76,22 @@ class Targets:
         """Units of both sides."""
         return self.inside.units + self.outside.units
 
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows of both sides, of the units that were in first; one array, not to be changed."""
+        return np.concatenate([side.rows for side in self.sides])
+
     def highest(
-        self, inside: NDArray[np.float64], outside: NDArray[np.float64]
+        self, scores: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return each unit's highest score, of the scores of the rows of each side."""
-        return self.inside.highest(inside), self.outside.highest(outside)
+        """Return the highest score of each unit of either side, of the scores of all rows."""
+        cut = len(self.inside.rows)
+        return self.inside.highest(scores[:cut]), self.outside.highest(scores[cut:])
+
+    def any(self, hits: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which units of either side have a row that is hit, of the hits of all rows."""
+        cut = len(self.inside.rows)
+        return self.inside.any(hits[:cut]), self.outside.any(hits[cut:])
 
     def only(self, inside: NDArray[np.bool_], outside: NDArray[np.bool_]) -> Targets:
         """Return some units of each side."""

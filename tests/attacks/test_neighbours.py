@@ -68,6 +68,7 @@ def test_pruned_search_equals_all_pairs(
     monkeypatch.setattr(neighbours, "_BOUND_CELLS", bound_cells)
     monkeypatch.setattr(neighbours, "_CHUNK", 300)
     monkeypatch.setattr(neighbours, "_BATCH", 64)
+    plainly(monkeypatch)
     rng = np.random.default_rng(0)
     reference, queries = population(3000, rng), population(700, rng)
     queries[:100] = reference[:100]
@@ -77,9 +78,16 @@ def test_pruned_search_equals_all_pairs(
     assert np.array_equal(index.distances(queries, k), pairs)
 
 
+def plainly(patch: pytest.MonkeyPatch) -> None:
+    """Have no search take the loops."""
+    patch.setattr(neighbours, "_WORTH_COMPILING", 1 << 62)
+    patch.setattr(neighbours, "_WORTH_CALLING", 1 << 62)
+
+
 def by_loops(patch: pytest.MonkeyPatch, *, machine_code: bool) -> None:
     """Have every search take the loops, as machine code or as the Python they are written in."""
     patch.setattr(neighbours, "_WORTH_COMPILING", 0)
+    patch.setattr(neighbours, "_WORTH_CALLING", 0)
     if not machine_code:
         patch.setattr(_kernel, "compiled", lambda: (_kernel.boxes, _kernel.search))
 
@@ -121,6 +129,7 @@ def test_machine_code_equals_the_plain_path_to_the_last_bit(
         domain, rows = more_codes_than_bits()
     half = len(rows) // 2
     index = Neighbours(rows[:half], domain)
+    plainly(monkeypatch)
     plain = index.distances(rows[half:], k)
     by_loops(monkeypatch, machine_code=True)
     asked: list[int] = []
