@@ -1,4 +1,4 @@
-"""What a released table says of a target: the focal marginals' ratio, and counts of its queries.
+"""What a released table says of a target: the ratios on focal marginals, and counts of its queries.
 
 Only the rows of a release are read. The focal marginals are those that the mechanism measured in
 other fits, which any attacker can make (Golob et al. 2024, arXiv 2410.05506, section 4); the
@@ -17,71 +17,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsynth.attacks._watched import Seen
+from dpsynth.domain import Clique
 
 Codes = Mapping[str, NDArray[np.int32]]
 Floats = NDArray[np.float64]
-Focal = Mapping[tuple[str, ...], float]
+
+MOST_FOCAL = 100
+"""Most sets of columns whose marginals are taken as the mechanism's."""
 
 MOST_QUERIES = 60
 """Most sets of columns that a target is counted on."""
 
 
-def focal_marginals(fits: Iterable[Sequence[Seen]], names: Sequence[str]) -> Focal:
-    """Return sets of columns and how often fits measured them; all pairs alike if none did.
+def focal_marginals(fits: Iterable[Sequence[Seen]], names: Sequence[str]) -> list[Clique]:
+    """Return the sets of columns that fits measured most often; pairs if they measured none.
 
     Args:
         fits: The noisy marginals of each fit.
         names: The modelled columns.
     """
-    found: Counter[tuple[str, ...]] = Counter()
+    found: Counter[Clique] = Counter()
     for seen in fits:
-        found.update({tuple(sorted(each.measurement.clique)) for each in seen})
+        found.update(sorted({tuple(sorted(each.measurement.clique)) for each in seen}))
     if not found:
         found.update(itertools.combinations(names, min(2, len(names))))
-    return dict(found)
+    return [clique for clique, _ in found.most_common(MOST_FOCAL)]
 
 
-def focal_ratio(
-    focal: Focal, release: Codes, reference: Codes, target: Codes, units: NDArray[np.int64]
+def focal_ratios(
+    focal: Sequence[Clique],
+    release: Codes,
+    reference: Codes,
+    target: Codes,
+    units: NDArray[np.int64],
 ) -> Floats:
-    """Return each target's mean log ratio of its cells, float64 (targets, 1).
+    """Return the log ratios of each target's cells, float64 (targets, focal marginals).
 
-    With a and b the shares of release and reference in a row's cell, times 10,000, it is the mean
-    of log((a + 1/2) / (b + 1/2)) over sets of columns, weighed by how often they are measured, and
+    They are log((a + 1/2) / (b + 1/2)) with a and b the rows of release and reference in a cell,
     summed over the rows of a target.
 
     Args:
-        focal: Sets of columns and weights.
+        focal: Sets of columns.
         release: Codes of the released rows.
         reference: Codes of the rows that are in for certain.
         target: Codes of the targets' rows.
         units: int64 (rows,): the target of each row, from 0.
     """
-    total = np.zeros(len(units))
-    for clique, weight in focal.items():
-        shares = [
-            _agreeing(clique, rows, target) * (10_000 / max(len(rows[clique[0]]), 1))
-            for rows in (release, reference)
-        ]
-        total += weight * np.log((shares[0] + 0.5) / (shares[1] + 0.5))
-    summed = np.bincount(units, weights=total / sum(focal.values()))
-    return summed.astype(np.float64)[:, None]
+    columns = []
+    for clique in focal:
+        a, b = (_agreeing(clique, rows, target) for rows in (release, reference))
+        columns.append(np.bincount(units, weights=np.log((a + 0.5) / (b + 0.5))))
+    return np.column_stack(columns)
 
 
-def queries(names: Sequence[str], rng: np.random.Generator) -> list[tuple[str, ...]]:
+def queries(names: Sequence[str], rng: np.random.Generator) -> list[Clique]:
     """Return sets of columns to count on: all columns, and as many of each width as there is room.
 
     Args:
         names: The modelled columns.
         rng: Chooses among the sets of a width.
     """
-    chosen: list[tuple[str, ...]] = [tuple(names)]
+    chosen: list[Clique] = [tuple(names)]
     each = max((MOST_QUERIES - 1) // max(len(names) - 1, 1), 1)
     for width in range(1, len(names)):
         if math.comb(len(names), width) <= each:
             chosen += itertools.combinations(names, width)
             continue
-        kept: set[tuple[str, ...]] = set()
+        kept: set[Clique] = set()
         while len(kept) < each:
             picked = sorted(int(j) for j in rng.choice(len(names), width, replace=False))
             kept.add(tuple(names[j] for j in picked))
@@ -90,7 +92,7 @@ def queries(names: Sequence[str], rng: np.random.Generator) -> list[tuple[str, .
 
 
 def query_counts(
-    asked: Sequence[tuple[str, ...]], release: Codes, target: Codes, units: NDArray[np.int64]
+    asked: Sequence[Clique], release: Codes, target: Codes, units: NDArray[np.int64]
 ) -> Floats:
     """Return the root of each target's counts, float64 (targets, queries): their noise is alike.
 

@@ -219,29 +219,42 @@ def _scores(
     learnt = np.array([each.coins for each in shadows[:half]])
     focal = features.focal_marginals((each.seen for each in shadows[:half]), names)
     asked = features.queries(names, rng)
-    told = (
-        [features.focal_ratio(focal, s.release, s.reference, s.target, units) for s in shadows],
-        [features.query_counts(asked, s.release, s.target, units) for s in shadows],
+    ratios = np.array(
+        [features.focal_ratios(focal, s.release, s.reference, s.target, units) for s in shadows]
     )
-    found = {}
-    for name, values in zip(ATTACKS, map(np.array, told), strict=True):
-        by_target = [
-            _learnt(values[:half, i], learnt[:, i], values[half:, i])
-            for i in range(learnt.shape[1])
-        ]
-        found[name] = np.column_stack(by_target)
+    counts = np.array([features.query_counts(asked, s.release, s.target, units) for s in shadows])
+    # Ratios, from midway between a target's sides on, are weighed alike for all targets; what a
+    # count means is each target's own.
+    ratios -= _midway(ratios[:half], learnt)
+    flat = [part.reshape(-1, len(focal)) for part in (ratios[:half], ratios[half:])]
+    matched = _learnt(flat[0], learnt.ravel(), flat[1]).reshape(-1, learnt.shape[1])
+    own = [
+        _learnt(counts[:half, i], learnt[:, i], counts[half:, i]) for i in range(learnt.shape[1])
+    ]
+    return dict(zip(ATTACKS, (matched, np.column_stack(own)), strict=True))
+
+
+def _midway(known: Floats, coins: NDArray[np.bool_]) -> Floats:
+    """Return the mean of each target's means with and without it; a side never seen is left out."""
+    sides = np.stack([coins, ~coins])[..., None]
+    fits = sides.sum(axis=1)
+    means = (known * sides).sum(axis=1) / np.maximum(fits, 1)
+    found: Floats = (means * (fits > 0)).sum(axis=0) / (fits > 0).sum(axis=0)
     return found
 
 
 def _learnt(known: Floats, coins: NDArray[np.bool_], asked: Floats) -> Floats:
-    """Return the log odds of a ridge logistic regression; all 0 if one side was never seen."""
+    """Return the log odds of a ridge logistic regression; all 0 if one side was never seen.
+
+    Both sides weigh alike, as the coins are fair.
+    """
     if coins.all() or not coins.any():
         return np.zeros(len(asked))
     from sklearn.linear_model import LogisticRegression
 
     centre, spread = known.mean(axis=0), known.std(axis=0)
     scale = np.where(spread > 0, spread, np.inf)
-    model = LogisticRegression(C=_STRENGTH, max_iter=1000)
+    model = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=1000)
     model.fit((known - centre) / scale, coins)
     found: Floats = model.decision_function((asked - centre) / scale)
     return found
