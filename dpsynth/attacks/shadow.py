@@ -169,8 +169,7 @@ def _isolation(
         between = gower.between(placed[:, part], placed[:, compared])
         between[numbers[part][:, None] == numbers[compared][None, :]] = gower.unit
         distance[part] = np.partition(between, nearest - 1, axis=1)[:, :nearest].mean(axis=1)
-    found: Floats = np.bincount(numbers, weights=distance / gower.unit)
-    return found
+    return np.bincount(numbers, weights=distance / gower.unit).astype(np.float64)
 
 
 def _shadow(

@@ -136,7 +136,7 @@ def test_mst_is_not_refuted_and_without_noise_is(monkeypatch: pytest.MonkeyPatch
     assert {each.place for each in honest.targets} == {120, 121, 122}
     no_noise(monkeypatch)
     # Each is alone in a cell of a column's exact counts, and rows are drawn by rounded counts.
-    broken = attacked(dp.MST(), **words)
+    broken = attacked(dp.MST(), fits=40, **words)
     assert broken.failed
     assert broken.worst.area == 1.0
 
