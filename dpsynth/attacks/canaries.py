@@ -320,7 +320,16 @@ def surrogate_codes(
     Args:
         schema: Public facts about the columns.
         table: Rows that are *not* private: columns left open are coded by their values.
+
+    Raises:
+        InvalidRequest: The table lacks a column.
     """
+    if lacking := [name for name in schema.undeclared if name not in table]:
+        raise InvalidRequest(
+            "A mechanism was to be audited on a surrogate.",
+            f"It lacks the columns {', '.join(map(repr, lacking))}.",
+            "Give a table with every modelled column of the schema.",
+        )
     declared = schema.only(set(schema.modelled) - set(schema.undeclared))
     domain = resolve(declared, categories={}, bounds={})
     codes: dict[str, NDArray[Any]] = {**domain.encode(table)} if domain.names else {}

@@ -245,6 +245,8 @@ def test_open_columns_are_attacked_on_a_surrogate() -> None:
     words: dict[str, Any] = {"epsilon": Fraction(3), "delta": 1e-6, "unit": dp.Row(), "rng": rng}
     with pytest.raises(InvalidRequest, match="surrogate"):
         shadow_attack(dp.Independent(), schema, **words)
+    with pytest.raises(InvalidRequest, match="'city'"):
+        shadow_attack(dp.Independent(), schema, surrogate=table[["w"]], **words)
     found = shadow_attack(dp.Independent(), schema, surrogate=table, targets=3, fits=16, **words)
     assert found.p_value > CHANCE
     pd.testing.assert_frame_equal(table, kept)
