@@ -135,10 +135,11 @@ def test_mst_is_not_refuted_and_without_noise_is(monkeypatch: pytest.MonkeyPatch
     assert honest.fits == 16
     assert {each.place for each in honest.targets} == {120, 121, 122}
     no_noise(monkeypatch)
-    # Each is alone in a cell of a column's exact counts, and rows are drawn by rounded counts.
-    broken = attacked(dp.MST(), fits=40, **words)
+    # Each is alone in a cell of a column's exact counts, and rows are drawn by rounded counts: 17 to
+    # 20 coins of 20 were told of each target. Of 30, 27 of any one of the three refute the claim.
+    broken = attacked(dp.MST(), **words)
     assert broken.failed
-    assert broken.worst.area == 1.0
+    assert broken.worst.area > 0.9
 
 
 def test_a_person_is_attacked_with_all_rows_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

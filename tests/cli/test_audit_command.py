@@ -97,7 +97,7 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
 ) -> None:
     """Coins and noise are the system's: a sound mechanism is refuted below 1e-6 once in a million.
 
-    Without noise, 3 rows are each alone in a cell of an exact count: of 20 fits all coins are told.
+    Without noise, 3 rows are each alone in a cell of an exact count: of 30 fits all coins are told.
     """
     words = ("audit", recipe, "--shadow", "--rows", 60, "--targets", 3)
     _, out, error = dpsynth(*words, "--runs", 16, "--json")
@@ -113,7 +113,7 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
     table = recipe.parent / "surrogate.csv"
     rows = [("a", "a", 5), ("b", "b", 6)] * 40 + [("c", "h", 40), ("g", "d", 30), ("f", "e", 20)]
     pd.DataFrame(rows, columns=["u", "v", "age"]).to_csv(table, index=False)
-    code, out, _ = dpsynth(*words, "--surrogate", table, "--runs", 40)
+    code, out, _ = dpsynth(*words, "--surrogate", table, "--runs", 60)
     assert code == 2
     assert out.startswith("Fail: releases of independent tell more than it claims.")
 
