@@ -135,8 +135,8 @@ def test_mst_is_not_refuted_and_without_noise_is(monkeypatch: pytest.MonkeyPatch
     assert honest.fits == 16
     assert {each.place for each in honest.targets} == {120, 121, 122}
     no_noise(monkeypatch)
-    # Each is alone in a cell of a column's exact counts, and rows are drawn by rounded counts: of 20
-    # coins of a target 17 to 20 were told. Of 30, 27 of any one of the three refute the claim.
+    # Each is alone in a cell of a column's exact counts, and rows are drawn by rounded counts:
+    # of 20 coins of a target 17 to 20 were told. Of 30, 27 of any one refute the claim.
     broken = attacked(dp.MST(), **words)
     assert broken.failed
     assert broken.worst.area > 0.9
