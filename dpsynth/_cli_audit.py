@@ -1,13 +1,14 @@
-"""The command that audits a recipe's mechanism with canaries, on rows that are not private."""
+"""The command that audits a recipe's mechanism by attacks, on rows that are not private."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dpsynth._console import Json, print_json
+from dpsynth_accounting import InvalidRequest
 
 
 def audit(
@@ -20,15 +21,34 @@ def audit(
         ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many rows to simulate.")] = 1000,
-    canaries: Annotated[int, typer.Option(min=10, help="Canaries of each run.")] = 100,
-    runs: Annotated[int, typer.Option(min=1, help="How many fits.")] = 12,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow", help="Attack isolated units of the surrogate, in place of canaries."
+        ),
+    ] = False,
+    canaries: Annotated[
+        int | None, typer.Option(min=10, help="Canaries of each run (default: 100).")
+    ] = None,
+    targets: Annotated[
+        int | None, typer.Option(min=1, help="Units that --shadow attacks (default: 20).")
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="How many fits (default: 12; 128 with --shadow).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the canaries and simulated rows; not coins.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Audit a recipe's mechanism with canaries. Costs no budget; exit code 2 if it is refuted."""
+    """Audit a recipe's mechanism by attacks. Costs no budget; exit code 2 if it is refuted."""
+    if (canaries if shadow else targets) is not None:
+        raise InvalidRequest(
+            f"An audit was asked for {'with' if shadow else 'without'} --shadow.",
+            "Canaries are made up without it, targets are chosen with it.",
+            "Leave out --canaries." if shadow else "Leave out --targets, or add --shadow.",
+        )
     import numpy as np
 
-    from dpsynth.attacks import canary_audit
+    from dpsynth import attacks
     from dpsynth.recipe import Recipe
     from dpsynth.vault import load_table, needed_columns
 
@@ -37,17 +57,17 @@ def audit(
     table = None
     if surrogate is not None:
         table = load_table(surrogate, needed_columns(read.schema, read.unit))
-    found = canary_audit(
-        read.synthesizer,
-        read.schema,
-        epsilon=read.epsilon,
-        delta=read.delta,
-        unit=read.unit,
-        surrogate=rows if table is None else table,
-        canaries=canaries,
-        runs=runs,
-        rng=np.random.default_rng(seed),
-    )
+    words: dict[str, Any] = {
+        "epsilon": read.epsilon,
+        "delta": read.delta,
+        "unit": read.unit,
+        "surrogate": rows if table is None else table,
+        "rng": np.random.default_rng(seed),
+    }
+    counts = {"targets": targets, "fits": runs} if shadow else {"canaries": canaries, "runs": runs}
+    words |= {name: count for name, count in counts.items() if count is not None}
+    attack = attacks.shadow_attack if shadow else attacks.canary_audit
+    found = attack(read.synthesizer, read.schema, **words)
     if as_json:
         print_json(found.to_json())
     else:

@@ -1,5 +1,7 @@
 """Attacks on a released table, and what may be concluded from them."""
 
+from dpsynth.attacks._shadow_findings import Guessed as Guessed
+from dpsynth.attacks._shadow_findings import ShadowAttack as ShadowAttack
 from dpsynth.attacks.canaries import CanaryAudit as CanaryAudit
 from dpsynth.attacks.canaries import canary_audit as canary_audit
 from dpsynth.attacks.classifier import Classifier as Classifier
@@ -31,6 +33,7 @@ from dpsynth.attacks.neighbours import nearest_distances as nearest_distances
 from dpsynth.attacks.plugins import record_attacks as record_attacks
 from dpsynth.attacks.plugins import reference_attacks as reference_attacks
 from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack
+from dpsynth.attacks.shadow import shadow_attack as shadow_attack
 from dpsynth.attacks.suite import InternalResults as InternalResults
 from dpsynth.attacks.suite import internal_results as internal_results
 from dpsynth.attacks.validity import Validity as Validity

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dpsynth.domain import Clique
-from dpsynth.vault import Block, Dividing, Measurement
+from dpsynth.attacks import one_run
+from dpsynth.domain import Clique, Domain
+from dpsynth.schema import Schema
+from dpsynth.synthesizer import Model, Synthesizer
+from dpsynth.vault import (
+    Block,
+    Dividing,
+    Measurement,
+    Unit,
+    Vault,
+    discovery_step,
+    discovery_weight,
+)
+from dpsynth_accounting import Budget, Ledger, curve
 
 Coarse = Mapping[str, NDArray[np.int64]]
 
@@ -70,3 +85,47 @@ class _WatchedDividing:
         found = self._dividing.measure(cliques, shares, coarse)
         self._seen += [Seen(each, dict(coarse or {})) for each in found]
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedFit:
+    """A fit for an attack's eyes, which is never released.
+
+    Attributes:
+        model: What was fitted.
+        seen: The noisy marginals that it was answered.
+        domain: What codes the rows.
+        claim: What the plan promises, discovery included.
+    """
+
+    model: Model
+    seen: list[Seen]
+    domain: Domain
+    claim: one_run.Claim
+
+
+def watched_fit(
+    synthesizer: Synthesizer,
+    schema: Schema,
+    table: pd.DataFrame,
+    *,
+    epsilon: float | Fraction,
+    delta: float | Fraction,
+    unit: Unit,
+    label: str,
+) -> WatchedFit:
+    """Fit a mechanism to rows that are not private, as a release would, on a throw-away account.
+
+    Charges: nothing that is kept. The vault says that it holds canaries, so nothing is released.
+    """
+    steps = synthesizer.steps(schema.modelled)
+    weight = sum(step.weight for step in steps) * discovery_weight(schema)
+    with tempfile.TemporaryDirectory() as folder:
+        account = Ledger(Path(folder) / "ledger.db").account("audit", Budget(epsilon, delta))
+        vault = Vault(table, schema, account, unit=unit, audit_share=0.0, canaries=True)
+        plan = (*discovery_step(schema, weight), *steps)
+        with vault.reserve(plan, epsilon=epsilon, delta=delta, label=label) as block:
+            watched = WatchedBlock(block)
+            model = synthesizer.run(cast(Block, watched))
+            claim = one_run.Claim.of(curve(block.plan.event))
+            return WatchedFit(model, watched.seen, block.domain, claim)

@@ -9,12 +9,10 @@ and sees every noisy marginal. Claims are refuted, never proved.
 from __future__ import annotations
 
 import secrets
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +20,13 @@ from numpy.typing import NDArray
 
 from dpsynth.attacks import one_run
 from dpsynth.attacks._decode import scores
-from dpsynth.attacks._watched import WatchedBlock
+from dpsynth.attacks._watched import watched_fit
 from dpsynth.attacks.statistics import auc
-from dpsynth.domain import resolve
+from dpsynth.domain import Domain, resolve
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer
-from dpsynth.vault import Block, Person, Unit, Vault, discovery_step, discovery_weight
-from dpsynth_accounting import Budget, InvalidRequest, Ledger, curve
+from dpsynth.vault import Person, Unit
+from dpsynth_accounting import InvalidRequest
 
 CANARIES = 100
 """Canaries of a run, unless told otherwise."""
@@ -224,19 +222,12 @@ def _game(
     coins = np.array([secrets.randbits(1) == 1 for _ in range(canaries)])
     entering = made[coins].loc[lambda frame: frame.index.repeat(unit.rows)]
     whole, known = _joined(table, entering, unit)
-    steps = synthesizer.steps(schema.modelled)
-    weight = sum(step.weight for step in steps) * discovery_weight(schema)
-    with tempfile.TemporaryDirectory() as folder:
-        account = Ledger(Path(folder) / "ledger.db").account("audit", Budget(epsilon, delta))
-        vault = Vault(whole, schema, account, unit=unit, audit_share=0.0, canaries=True)
-        plan = (*discovery_step(schema, weight), *steps)
-        with vault.reserve(plan, epsilon=epsilon, delta=delta, label="canary audit") as block:
-            watched = WatchedBlock(block)
-            synthesizer.run(cast(Block, watched))
-            claim = one_run.Claim.of(curve(block.plan.event))
-            domain = block.domain
-    found = scores(watched.seen, domain.encode(known), domain.encode(made), unit.rows)
-    return _Game(coins, found, claim)
+    fit = watched_fit(
+        synthesizer, schema, whole, epsilon=epsilon, delta=delta, unit=unit, label="canary audit"
+    )
+    domain = fit.domain
+    found = scores(fit.seen, domain.encode(known), domain.encode(made), unit.rows)
+    return _Game(coins, found, fit.claim)
 
 
 def _joined(
@@ -290,14 +281,7 @@ def chosen_canaries(
         count: How many.
         rng: Draws the proposals.
     """
-    declared = schema.only(set(schema.modelled) - set(schema.undeclared))
-    domain = resolve(declared, categories={}, bounds={})
-    codes: dict[str, NDArray[Any]] = {**domain.encode(table)} if domain.names else {}
-    sizes = {name: domain.size(name) for name in domain.names}
-    pools: dict[str, NDArray[Any]] = {}
-    for name in schema.undeclared:
-        place, values = pd.factorize(table[name], use_na_sentinel=False)
-        codes[name], sizes[name], pools[name] = place, len(values), np.asarray(values)
+    domain, codes, sizes, pools = surrogate_codes(schema, table)
     names = list(sizes)
     shared = {name: max(1, -(-sizes[name] // _BUCKETS)) for name in names}
 
@@ -326,3 +310,32 @@ def chosen_canaries(
     for name, pool in pools.items():
         made[name] = pool[drawn[name]]
     return made[list(names)]
+
+
+def surrogate_codes(
+    schema: Schema, table: pd.DataFrame
+) -> tuple[Domain, dict[str, NDArray[Any]], dict[str, int], dict[str, NDArray[Any]]]:
+    """Return what codes the declared columns, codes and sizes of all, and the values of others.
+
+    Args:
+        schema: Public facts about the columns.
+        table: Rows that are *not* private: columns left open are coded by their values.
+
+    Raises:
+        InvalidRequest: The table lacks a column.
+    """
+    if lacking := [name for name in schema.undeclared if name not in table]:
+        raise InvalidRequest(
+            "A mechanism was to be audited on a surrogate.",
+            f"It lacks the columns {', '.join(map(repr, lacking))}.",
+            "Give a table with every modelled column of the schema.",
+        )
+    declared = schema.only(set(schema.modelled) - set(schema.undeclared))
+    domain = resolve(declared, categories={}, bounds={})
+    codes: dict[str, NDArray[Any]] = {**domain.encode(table)} if domain.names else {}
+    sizes = {name: domain.size(name) for name in domain.names}
+    pools: dict[str, NDArray[Any]] = {}
+    for name in schema.undeclared:
+        place, values = pd.factorize(table[name], use_na_sentinel=False)
+        codes[name], sizes[name], pools[name] = place, len(values), np.asarray(values)
+    return domain, codes, sizes, pools

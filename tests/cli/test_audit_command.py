@@ -90,3 +90,36 @@ def test_too_few_canaries_are_an_error_of_the_line(recipe: Path, dpsynth: Runner
     code, _, error = dpsynth("audit", recipe, "--canaries", 3)
     assert code == 2
     assert "10" in error
+
+
+def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
+    recipe: Path, dpsynth: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coins and noise are the system's: a sound mechanism is refuted below 1e-6 once in a million.
+
+    Without noise, 3 rows are each alone in a cell of an exact count: of 30 fits all coins are told.
+    """
+    words = ("audit", recipe, "--shadow", "--rows", 60, "--targets", 3)
+    _, out, error = dpsynth(*words, "--runs", 16, "--json")
+    assert not error
+    found = json.loads(out)
+    assert found["p_value"] > 1e-6
+    assert found["unit"] == "row"
+    assert len(found["targets"]) == 2 * 3
+    assert not (recipe.parent / "ledger.db").exists()
+    monkeypatch.setattr(
+        _noise, "discrete_gaussian", lambda _, shape, *rest: np.zeros(shape, dtype=np.int64)
+    )
+    table = recipe.parent / "surrogate.csv"
+    rows = [("a", "a", 5), ("b", "b", 6)] * 40 + [("c", "h", 40), ("g", "d", 30), ("f", "e", 20)]
+    pd.DataFrame(rows, columns=["u", "v", "age"]).to_csv(table, index=False)
+    code, out, _ = dpsynth(*words, "--surrogate", table, "--runs", 60)
+    assert code == 2
+    assert out.startswith("Fail: releases of independent tell more than it claims.")
+
+
+def test_options_of_the_other_attack_are_refused(recipe: Path, dpsynth: Runner) -> None:
+    for words in (("--targets", 5), ("--shadow", "--canaries", 50)):
+        code, _, error = dpsynth("audit", recipe, *words)
+        assert code == 2
+        assert words[-2] in error
