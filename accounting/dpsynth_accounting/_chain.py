@@ -40,11 +40,14 @@ def sha256(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()
 
 
-def moment(after: str) -> str:
+def moment(after: str, *, day: bool = False) -> str:
     """Return now, or ``after`` where the clock has gone back behind it: a chain's times never do.
 
     Args:
         after: The time of the chain's last entry; empty if there is none.
+        day: Whether only the day is told: its beginning.
     """
+    now = datetime.now(UTC)
+    told = now.replace(hour=0, minute=0, second=0) if day else now
     # All in UTC and of one width, so that text orders as time does.
-    return max(datetime.now(UTC).isoformat(timespec="seconds"), after)
+    return max(told.isoformat(timespec="seconds"), after)

@@ -154,27 +154,43 @@ def write_standing(db: Database, standing: Standing, *, new: bool = False) -> No
         db.run(f"UPDATE accounts SET {changes} WHERE name=:name", **values)
 
 
-def append(
-    db: Database, standing: Standing, payload: Mapping[str, Any], *, timeless: bool = False
-) -> Standing:
+def append(db: Database, standing: Standing, payload: Mapping[str, Any]) -> Standing:
     """Append an entry and write the account's row, inside the caller's transaction.
+
+    From the first selection on, an account's entries tell the day alone: how long one took would
+    tell how many runs it had, which is secret, and so would the time of whatever comes next.
 
     Args:
         db: The writer's transaction, in which ``standing`` was read.
         standing: The account, with whatever else the entry changes about it.
         payload: What the entry says, besides account, number and time.
-        timeless: Whether it bears the time of the entry before it, not its own.
 
     Returns:
         The account as it now stands.
     """
-    seq, time = standing.entries, standing.time if timeless else moment(standing.time)
+    text = canonical(as_read(payload)).decode()
+    day = _SELECTION in text or _has_selection(db, standing.name)
+    seq, time = standing.entries, moment(standing.time, day=day)
     facts = as_read({**payload, "account": standing.name, "seq": seq, "time": time})
     digest = chain_hash(standing.head, facts)
     insert_entry(db, facts, digest)
     after = replace(standing, entries=seq + 1, head=digest, time=time)
     write_standing(db, after)
     return after
+
+
+_SELECTION = '"event":"repeat_and_select"'
+
+
+def _has_selection(db: Database, name: str) -> bool:
+    """Say whether an account has reserved a plan that keeps the best of a secret number of runs."""
+    found = db.rows(
+        "SELECT 1 FROM entries WHERE account=:account AND kind='reserve' "
+        "AND payload LIKE :selection LIMIT 1",
+        account=name,
+        selection=f"%{_SELECTION}%",
+    )
+    return bool(found)
 
 
 def insert_entry(db: Database, facts: Mapping[str, Any], digest: str) -> None:

@@ -29,7 +29,7 @@ from dpsynth_accounting.budget import (
 from dpsynth_accounting.extract import replay
 from dpsynth_accounting.filters import Charge
 from dpsynth_accounting.policy import Policy, require_name
-from dpsynth_accounting.reservation import Reservation, plan_facts, tells_no_time
+from dpsynth_accounting.reservation import Reservation, plan_facts
 
 if TYPE_CHECKING:
     from dpsynth_accounting.ledger import Ledger
@@ -128,7 +128,7 @@ class Account:
             if not after.spent.fits(standing.policy.capacity):
                 raise standing.overspend(epsilon, delta, charge)
             self.ledger._append(db, after, payload)
-        return Reservation(self, identity, as_read(payload["meta"]), tells_no_time(event))
+        return Reservation(self, identity, as_read(payload["meta"]))
 
     def declare(
         self,
@@ -216,9 +216,7 @@ class Account:
                 since=self._standing(db).since,
             )
             for payload in (json.loads(row[0]) for row in rows):
-                found = Reservation(
-                    self, payload["reservation"], payload["meta"], tells_no_time(event)
-                )
+                found = Reservation(self, payload["reservation"], payload["meta"])
                 if not found._has(db, "void"):
                     return found
         return None

@@ -305,16 +305,9 @@ class Ledger:
                 require_home(self._store, db, touched=touched)
             yield db
 
-    def _append(
-        self,
-        db: Database,
-        standing: Standing,
-        payload: Mapping[str, Any],
-        *,
-        timeless: bool = False,
-    ) -> Standing:
+    def _append(self, db: Database, standing: Standing, payload: Mapping[str, Any]) -> Standing:
         """Append an entry to an account's chain, inside the caller's transaction."""
-        return append(db, standing, payload, timeless=timeless)
+        return append(db, standing, payload)
 
 
 def _store(path: str | os.PathLike[str], secret: Path | None) -> Store:

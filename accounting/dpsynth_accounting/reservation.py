@@ -38,14 +38,6 @@ def plan_facts(
     )
 
 
-def tells_no_time(event: events.Event) -> bool:
-    """Say whether a plan's entries bear the time of the entry before them.
-
-    How long a selection took would tell how many runs it had, which is secret.
-    """
-    return b'"event":"repeat_and_select"' in events.canonical(events.event_to_json(event))
-
-
 @dataclass(frozen=True)
 class Reservation:
     """A charged plan, with the answers it has given so far."""
@@ -53,7 +45,6 @@ class Reservation:
     account: Account
     identity: str
     meta: Mapping[str, Any]
-    timeless: bool = False
 
     def answer(self, step: int, part: int, request: str) -> bytes | None:
         """Return the stored answer of a step, or None if it was never stored.
@@ -77,7 +68,7 @@ class Reservation:
     def begun(self, step: int, part: int) -> bool:
         """Say whether a part of a step was noted to begin, by whichever process."""
         with self.account.ledger._reading("A step was to be looked up.", touched=True) as db:
-            return part in self._parts(db, step)
+            return not {part, None}.isdisjoint(self._parts(db, step))
 
     def begin(self, step: int, request: str, part: int | None = None) -> None:
         """Note, durably, that a step is about to read rows.
@@ -103,7 +94,8 @@ class Reservation:
                 )
             facts: dict[str, Any] = {"kind": "begin", "step": step, "request": request}
             if part is not None:
-                if part in self._parts(db, step):
+                # One that began as a whole, in an earlier version, began in all parts.
+                if not {part, None}.isdisjoint(self._parts(db, step)):
                     raise LedgerError(
                         "A part of a step was to begin that began before.",
                         "Another run of the plan draws it, or was interrupted in it, and outside "
@@ -223,5 +215,4 @@ class Reservation:
             yield db, standing
 
     def _append(self, db: Database, standing: Standing, facts: Mapping[str, Any]) -> None:
-        facts = {**facts, "reservation": self.identity}
-        self.account.ledger._append(db, standing, facts, timeless=self.timeless)
+        self.account.ledger._append(db, standing, {**facts, "reservation": self.identity})

@@ -98,6 +98,7 @@ class Block:
         self._kept: dict[tuple[Clique, tuple[str, ...]], NDArray[np.int64]] = {}
         self._counts_of: Mapping[str, NDArray[np.int32]] | None = None
         self._room = MOST_KEPT
+        self._tuning = False
         self.refused = False
         self.plan = plan
         self.notice: Notice = _quiet
@@ -257,7 +258,8 @@ class Block:
 
         Raises:
             InvalidRequest: The learner cannot be trained privately; no row was read for it.
-            LedgerError: Another run of this plan is in the same part; no row was read for it.
+            LedgerError: Another run of this plan went on meanwhile. What this one drew since its
+                last stored state is lost, and no part is drawn twice.
         """
         index, step, event = self._expect(Train)
         if not isinstance(event, SubsampledGaussian):
@@ -321,7 +323,11 @@ class Block:
         request = self._request(coarse=None, tune=list(candidates))
         failures: list[Exception] = []
         draw = partial(_tune.select_best, self, step, event, candidates, failures)
-        stored = self._answer(index, 0, request, draw, once=True)
+        self._tuning = True  # answers beside those of the runs would tell how many there were
+        try:
+            stored = self._answer(index, 0, request, draw, once=True)
+        finally:
+            self._tuning = False
         if failures:
             raise failures[0]
         return _tune.replay(self, step, event, candidates, stored)
@@ -389,6 +395,8 @@ class Block:
 
     def _expect(self, kind: type[_S]) -> tuple[int, _S, Event]:
         """Return the next declared step, which must be of this kind, and move on."""
+        if self._tuning:
+            raise self._refused("A run asked the block of its tuning, not the one it was given.")
         index = self._next
         if index >= len(self.plan.steps):
             raise self._refused("A step was asked for beyond the end of the plan.")

@@ -8,9 +8,11 @@ process alone, in no ledger. Price and proof: docs/explanation/tuning.md.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, TypeVar
@@ -18,6 +20,7 @@ from typing import Generic, TypeVar
 import dpsynth_accounting as accounting
 from dpsynth.vault._block import Block
 from dpsynth.vault._plan import Plan, Step, Tune
+from dpsynth.vault._stream import Stream
 from dpsynth_accounting import (
     Event,
     InvalidRequest,
@@ -64,6 +67,11 @@ class Run(Block):
         self._begun.add(-1)  # rows may have been read, whatever this run itself has asked
         self.answers: _Answers = {} if answers is None else answers
 
+    def end(self) -> None:
+        """Drop what was kept, and answer nothing new: whoever kept the run gets no more of it."""
+        super().end()
+        self._replaying = True
+
     def _answer(
         self, index: int, part: int, request: str, draw: Callable[[], bytes], **_: object
     ) -> bytes:
@@ -103,9 +111,11 @@ def select_best(
         name = names[stream.below(len(names))]
         run = Run(block, _plan(block, step, event, names.index(name)))
         try:
-            score, _ = _scored(run, candidates[name])
+            with _fresh_draws(stream):
+                score, _ = _scored(run, candidates[name])
         except Exception as error:
-            failures.append(error)
+            best = None  # the frames of a traceback hold what was found so far
+            failures.append(error.with_traceback(None))
             return _packed("", {})
         # The first of equal scores: runs are alike, so this is one of them by lot.
         if best is None or score > best[0]:
@@ -128,8 +138,31 @@ def replay(
             touched=True,
         )
     plan = _plan(block, step, event, list(candidates).index(name))
-    score, made = _scored(Run(block, plan, answers), candidates[name])
+    with _fresh_draws(block._vault.stream):
+        score, made = _scored(Run(block, plan, answers), candidates[name])
     return Tuned(name, score, made)
+
+
+@contextlib.contextmanager
+def _fresh_draws(stream: Stream) -> Iterator[None]:
+    """Let what a run draws by torch follow from the stream, and leave torch's generator as it was.
+
+    With a seed set outside, runs would not be alike, and how far the generator has gone afterwards
+    would tell how many there were.
+    """
+    if "torch" in sys.modules:
+        from dpsynth.vault._train import own_draws
+
+        with own_draws(stream):
+            yield
+        return
+    try:
+        yield
+    finally:
+        if "torch" in sys.modules:  # the run brought it
+            from dpsynth.vault._train import seed
+
+            seed(stream)
 
 
 def _plan(block: Block, step: Tune, event: Event, place: int) -> Plan:

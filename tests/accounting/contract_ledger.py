@@ -529,7 +529,7 @@ class LedgerContract:
     def test_times_never_go_back(self, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
         site_time = "2999-01-01T00:00:00+00:00"
         with monkeypatch.context() as patch:
-            patch.setattr("dpsynth_accounting._standing.moment", lambda _: site_time)
+            patch.setattr("dpsynth_accounting._standing.moment", lambda *_, **__: site_time)
             reserve(account)
         reserve(account)
         times = [entry["payload"]["time"] for entry in account.ledger.entries("patients")]

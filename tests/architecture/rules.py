@@ -65,7 +65,7 @@ NUMPY_GENERATORS = frozenset(
 )
 """What ``numpy.random`` may be used for: explicit generators. The rest is global state."""
 
-RESEEDED = ("dpsynth.vault._train._loop", "torch.manual_seed")
+RESEEDED = ("dpsynth.vault._train._draws", "torch.default_generator.manual_seed")
 TORCH_SEEDS = frozenset({"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state"})
 
 

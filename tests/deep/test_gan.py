@@ -117,7 +117,7 @@ def test_its_loss_is_one_a_record_and_its_clipping_closed(monkeypatch: pytest.Mo
     require_separate(network, learner.loss, RECORDS)
     monkeypatch.setattr(_gradients, "_general", None)  # the slow way is not there
     (found,) = clipped_sum(network, learner.loss, RECORDS, torch.arange(5), 5, 1.0)
-    plain = torch.autograd.grad(network(RECORDS).sum(), network.layer.weight)[0]
+    plain = torch.autograd.grad(network(RECORDS).sum(), network.layer.weight)[0].double()
     assert torch.allclose(found, plain * (1 - 1e-5), rtol=1e-5)  # every norm is 1: none is clipped
     (lone,) = clipped_sum(network, learner.loss, RECORDS[:1], torch.arange(1), 1, 1e3)
     assert float(lone.norm()) == pytest.approx(1, rel=1e-4)

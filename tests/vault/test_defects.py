@@ -110,10 +110,13 @@ MAY_COMPUTE = {
     "dpsynth.vault._train._closed": "rounding of floating point, which torch calls eps",
     "dpsynth.forecast._line": "an error to expect, no claim",
     "dpsynth.release.Release.assemble": "what to ask for; the account grants it or not",
+    "dpsynth._facts._charged": "the sum of whole charges",
+    "dpsynth._facts.claim_of": "the sum of whole charges, at two deltas",
     "dpsynth._facts.facts_of": "budget less what the account says is left",
-    "dpsynth._facts.promise_of": "the sum of whole charges",
     "dpsynth.report.facts": "words and drawings of a priced statement",
     "dpsynth.report.svg": "words and drawings of a priced statement",
+    "dpsynth.attacks.one_run": "says how likely guesses are under a claim: no price",
+    "dpsynth.attacks.marginal_ratio": "mixes hashes, by exclusive or",
 }
 """Where arithmetic on epsilon or delta is allowed outside the accounting, and why."""
 
@@ -898,6 +901,8 @@ DRAWS = re.compile(
 MAY_DRAW = {
     f"{VAULT}._train._layers uses torch.nn.init.uniform_": "a layer's first parameters are public",
     f"{VAULT}._train._separate uses torch.random.fork_rng": "holds draws still on made-up records",
+    f"{VAULT}._train._draws uses torch.random.fork_rng": "puts the generator back as it was",
+    f"{VAULT}._train._draws uses torch.default_generator.manual_seed": "then gives it the stream's",
 }
 """Where the vault's training may touch torch's own generator, and why."""
 

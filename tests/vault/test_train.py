@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import dpsynth as dp
 from dpsynth.vault import Measure, Train, Vault, make_plan
 from dpsynth.vault._stream import SeededStream
-from dpsynth.vault._train import CodesLinear, Steps, _loop, clipped_sum
+from dpsynth.vault._train import CodesLinear, Steps, _loop, clipped_sum, seed
 from dpsynth_accounting import (
     BudgetExceeded,
     InvalidRequest,
@@ -382,10 +382,36 @@ def test_draws_in_a_loss_follow_from_no_seed_and_leave_no_trace(
     assert all(same and len(each) == 20 for each, same in runs)
     assert runs[0][0] != runs[1][0]
     assert len({each[0] for each, _ in runs for each in each}) == 40  # no two steps draw alike
-    monkeypatch.setattr(_loop, "_own_draws", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(_loop, "own_draws", lambda *_: contextlib.nullcontext())
     twins = [drawn_after_seeding(make_vault(TABLE, SCHEMA, audit_share=0.0)) for _ in range(2)]
     assert twins[0][0] == twins[1][0]
     assert not twins[0][1]
+
+
+class OneBit:
+    """A stream of which one bit differs: in a word far from the first."""
+
+    def __init__(self, bit: int) -> None:
+        self.bit = bit
+
+    def words(self, count: int) -> np.ndarray:
+        found = np.arange(count, dtype=np.uint64)
+        found[-200] ^= np.uint64(self.bit)
+        return found
+
+
+def test_every_bit_of_the_state_is_secret() -> None:
+    """The twin: a seed that is a number, of which torch keeps 32 bits: few enough to be tried."""
+
+    def drawn(seed: Callable[[], object]) -> list[float]:
+        with torch.random.fork_rng(devices=[]):
+            seed()
+            return torch.randn(1000).tolist()
+
+    one, two = (drawn(lambda bit=bit: seed(OneBit(bit))) for bit in (0, 1 << 31))
+    assert one != two
+    assert one == drawn(lambda: seed(OneBit(0)))
+    assert drawn(lambda: torch.manual_seed(5)) == drawn(lambda: torch.manual_seed(5 + (1 << 40)))
 
 
 # -- an empty table, an interruption -------------------------------------------------------------

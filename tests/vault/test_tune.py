@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 import dpsynth as dp
@@ -202,8 +204,13 @@ def test_the_extract_has_one_shape_and_no_duration_whatever_the_runs(
     from dpsynth_accounting import _standing
 
     clock = iter(f"2030-01-01T00:{minute:02d}:00+00:00" for minute in range(60))
-    monkeypatch.setattr(_standing, "moment", lambda after: max(next(clock), after))
-    vault = make_vault(TABLE, SCHEMA)
+
+    def moment(after: str, *, day: bool = False) -> str:
+        now = next(clock)
+        return max(f"{now[:10]}T00:00:00+00:00" if day else now, after)
+
+    monkeypatch.setattr(_standing, "moment", moment)
+    vault, other = make_vault(TABLE, SCHEMA), make_vault(TABLE, SCHEMA)
     tuned(vault, {"one": first_cell}, (ONE,), runs=runs)
     extract = vault.account.extract()
     assert verify_extract(extract).faults == []
@@ -216,10 +223,15 @@ def test_the_extract_has_one_shape_and_no_duration_whatever_the_runs(
         "answer",
         "commit",
     ]
-    assert len({each["time"] for each in entries[2:]}) == 1
-    vault.measure([("a",)], epsilon=1)  # the twin: other plans have the times of their entries
-    later = [entry["payload"]["time"] for entry in vault.account.extract()["entries"][6:]]
-    assert len(set(later)) > 1
+    # Nor does what comes next tell when the selection ended.
+    vault.measure([("a",)], epsilon=1)
+    vault.account.record("inspect", {"purpose": "report"})
+    later = [entry["payload"]["time"] for entry in vault.account.extract()["entries"][1:]]
+    assert len(later) > 9
+    assert len(set(later)) == 1
+    other.measure([("a",)], epsilon=1)  # the twin: an account without one has the true times
+    times = [entry["payload"]["time"] for entry in other.account.extract()["entries"][1:]]
+    assert len(set(times)) > 1
 
 
 def test_the_sizes_and_requests_of_losing_runs_leave_no_trace(make_vault: MakeVault) -> None:
@@ -310,6 +322,63 @@ def test_a_training_can_be_tuned(make_vault: MakeVault) -> None:
 
 
 # -- what is refused -----------------------------------------------------------------------------
+
+
+class Drawn:
+    """A run that draws by torch, as any network does when it is made."""
+
+    def __init__(self) -> None:
+        self.draws: list[float] = []
+
+    def __call__(self, block: Block) -> tuple[float, float]:
+        self.draws.append(float(torch.rand(1)))
+        block.measure([("a",)])
+        return 0.0, self.draws[-1]
+
+
+def left_by(vault: Vault) -> tuple[bool, list[float]]:
+    """Return whether a tuning left torch's generator as it was, and what its runs drew."""
+    torch.manual_seed(0)
+    before, drawn = torch.get_rng_state(), Drawn()
+    tuned(vault, {"one": drawn}, (ONE,), runs=6)
+    return torch.equal(before, torch.get_rng_state()), drawn.draws
+
+
+def test_torch_tells_no_number_of_runs_and_no_seed_makes_them_alike(
+    make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same, draws = left_by(make_vault(TABLE, SCHEMA))
+    assert same
+    assert len(set(draws)) == len(draws) >= 2  # the last is that of the replay
+    monkeypatch.setattr(_tune, "_fresh_draws", lambda _: contextlib.nullcontext())
+    same, twins = left_by(make_vault(TABLE, SCHEMA))
+    torch.manual_seed(0)
+    assert not same
+    assert twins[0] == float(torch.rand(1))
+
+
+def test_a_run_that_was_kept_answers_nothing_more(make_vault: MakeVault) -> None:
+    kept: list[Block] = []
+
+    def keeping(block: Block) -> tuple[float, None]:
+        kept.append(block)
+        block.measure([("a",)])
+        return 0.0, None
+
+    tuned(make_vault(TABLE, SCHEMA), {"one": keeping}, (TWO,))
+    for run in kept:
+        with pytest.raises(InvalidRequest, match="further question"):
+            run.measure([("a",)])
+
+
+def test_a_run_that_asks_the_outer_block_is_refused(make_vault: MakeVault) -> None:
+    vault = make_vault(TABLE, SCHEMA)
+    steps = (Tune((ONE,), 4, 0.5), Measure(1, 0.5))
+    with (
+        pytest.raises(InvalidRequest, match="not the one it was given"),
+        vault.reserve(steps, epsilon=1, label="tune") as block,
+    ):
+        block.tune({"one": lambda _: (0.0, block.measure([("a",)]))})
 
 
 def test_no_run_tells_how_far_it_is(make_vault: MakeVault) -> None:

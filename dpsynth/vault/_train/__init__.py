@@ -1,5 +1,7 @@
 """What trains on private rows: DP-SGD over privacy units."""
 
+from dpsynth.vault._train._draws import own_draws as own_draws
+from dpsynth.vault._train._draws import seed as seed
 from dpsynth.vault._train._gradients import clipped_sum as clipped_sum
 from dpsynth.vault._train._layers import CodesLinear as CodesLinear
 from dpsynth.vault._train._layers import MaskedLinear as MaskedLinear

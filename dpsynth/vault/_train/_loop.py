@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from dpsynth.domain import Domain
 from dpsynth.vault import _noise
 from dpsynth.vault._stream import Stream
+from dpsynth.vault._train._draws import own_draws
 from dpsynth.vault._train._gradients import CLIPS, clipped_sum
 from dpsynth.vault._train._separate import MOST, require_defined, require_separate
 from dpsynth_accounting import InvalidRequest, rational_up
@@ -180,7 +180,7 @@ def run(
         batch = whole[torch.from_numpy(rows)].to(device)
         sums: list[Tensor] | None = None
         try:
-            with _own_draws(device, stream):
+            with own_draws(stream, device):
                 sums = clipped_sum(
                     learner.module,
                     learner.loss,
@@ -253,18 +253,6 @@ def _sigma2(steps: Steps, count: int) -> Fraction:
     """Return the variance of the integer noise of each of so many parameters."""
     scale = steps.sigma * (1 << _bits(count)) * (1 + Fraction(2, 1 << _FINE))
     return rational_up(scale * scale) + _SMOOTH
-
-
-@contextmanager
-def _own_draws(device: torch.device, stream: Stream) -> Iterator[None]:
-    """Give what a loss draws by torch bits of the stream, and leave torch's generator as it was.
-
-    A seed set outside would make draws public, and one record more would shift those of the others;
-    and how far the generator has gone would tell how many records there were.
-    """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(stream.bits(63))
-        yield
 
 
 def _samples(units: int, rate: Fraction, count: int, stream: Stream) -> Iterator[NDArray[np.bool_]]:
