@@ -115,6 +115,7 @@ MAY_COMPUTE = {
     "dpsynth._facts.facts_of": "budget less what the account says is left",
     "dpsynth.report.facts": "words and drawings of a priced statement",
     "dpsynth.report.svg": "words and drawings of a priced statement",
+    "dpsynth.attacks._shadow_findings": "says how likely guesses are under a claim: no price",
     "dpsynth.attacks.one_run": "says how likely guesses are under a claim: no price",
     "dpsynth.attacks.marginal_ratio": "mixes hashes, by exclusive or",
 }
