@@ -174,7 +174,7 @@ def test_a_clock_that_was_put_back_extends_no_policy(
 ) -> None:
     of = account(tmp_path, expires=date(2999, 5, 6))
     with monkeypatch.context() as later:
-        later.setattr("dpsynth_accounting._standing.moment", lambda _: "2999-05-07T00:00:00+00:00")
+        later.setattr("dpsynth_accounting._standing.moment", lambda *_, **__: "2999-05-07T00:00:00+00:00")
         of.record("inspect", {})
     with pytest.raises(InvalidRequest, match="2999-05-07"):
         reserve(of)
