@@ -159,7 +159,7 @@ def test_a_policy_counts_to_the_end_of_its_last_day(
     of = account(tmp_path, expires=date(2999, 5, 6))
     for now, allowed in (("2999-05-06T23:59:59", True), ("2999-05-07T00:00:00", False)):
         monkeypatch.setattr(
-            "dpsynth_accounting._standing.moment", lambda _, now=now: f"{now}+00:00"
+            "dpsynth_accounting._standing.moment", lambda *_, now=now, **__: f"{now}+00:00"
         )
         if allowed:
             reserve(of)
@@ -174,7 +174,8 @@ def test_a_clock_that_was_put_back_extends_no_policy(
 ) -> None:
     of = account(tmp_path, expires=date(2999, 5, 6))
     with monkeypatch.context() as later:
-        later.setattr("dpsynth_accounting._standing.moment", lambda *_, **__: "2999-05-07T00:00:00+00:00")
+        late = "2999-05-07T00:00:00+00:00"
+        later.setattr("dpsynth_accounting._standing.moment", lambda *_, **__: late)
         of.record("inspect", {})
     with pytest.raises(InvalidRequest, match="2999-05-07"):
         reserve(of)
