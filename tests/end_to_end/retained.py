@@ -10,6 +10,7 @@ import sqlite3
 import struct
 import sys
 import types
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ import numpy as np
 import pandas as pd
 
 PACKAGES = ("dpsynth", "dpsynth_accounting")
+COMPILERS = ("numba", "llvmlite")
+"""What they make of a function is code; it leads to all that the compiler knows."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def kept_in(roots: Mapping[str, object], rows: Rows) -> list[str]:
     """Return a line for each thing with rows in it that can be reached from some objects.
 
     Followed are attributes, items, closures, default arguments, caches, the bases of array views
-    and the classes of the packages; modules and other packages' classes are not.
+    and the classes of the packages; modules, other packages' classes and compiled code are not.
     """
     faults = []
     seen: dict[int, object] = {}
@@ -86,6 +89,10 @@ def kept_in(roots: Mapping[str, object], rows: Rows) -> list[str]:
 
 
 def _is_foreign(thing: object) -> bool:
+    if type(thing) in weakref.ProxyTypes:  # keeps nothing, and fails at any look if it is dead
+        return True
+    if type(thing).__module__.split(".")[0] in COMPILERS:
+        return True
     if isinstance(thing, type):
         return thing.__module__.split(".")[0] not in PACKAGES
     return isinstance(thing, types.ModuleType | types.FrameType)
