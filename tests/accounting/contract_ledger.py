@@ -616,7 +616,7 @@ class LedgerContract:
 
     def test_a_swapped_order_is_seen(self, account: Account, site: Site) -> None:
         def swap(payloads: list[Payload]) -> list[Payload]:
-            payloads[3]["time"], payloads[6]["time"] = payloads[6]["time"], payloads[3]["time"]
+            payloads[5]["time"], payloads[6]["time"] = payloads[6]["time"], payloads[5]["time"]
             payloads[5], payloads[6] = payloads[6], payloads[5]
             return payloads
 
