@@ -13,11 +13,11 @@ import numpy as np
 
 from dpsynth.deep._adam import Adam
 from dpsynth.deep._autoregressive_model import AutoregressiveModel
-from dpsynth.deep._chain import smoothed
 from dpsynth.deep._layout import coarse_codes, layout_of, ordered_columns
 from dpsynth.deep._network import Network
-from dpsynth.deep._parameters import require, require_columns, whole, within_clips
-from dpsynth.vault import Block, Measure, Step, Train, Vault
+from dpsynth.deep._one_way import measured, opening_steps
+from dpsynth.deep._parameters import require, whole
+from dpsynth.vault import Block, Step, Vault
 from dpsynth_accounting.budget import Number
 
 _ENOUGH = 3.0  # epsilon from which hidden units learn more than their weights add noise
@@ -61,8 +61,8 @@ class Autoregressive:
 
     def __post_init__(self) -> None:
         """Refuse what makes no plan."""
-        units = (self.hidden is None or whole(self.hidden, 0), "a whole number from 0, or None")
-        require("Autoregressive", self, hidden=units, clip=within_clips(self.clip))
+        units = self.hidden is None or whole(self.hidden, 0)
+        require(self, hidden=(units, "a whole number from 0, or None"))
 
     @property
     def name(self) -> str:
@@ -75,17 +75,12 @@ class Autoregressive:
         Raises:
             InvalidRequest: If there is no column.
         """
-        require_columns(columns)
-        if len(columns) < 2:  # there is nothing to learn but its marginal
-            return (Measure(len(columns), 1.0),)
-        training = Train(self.rate, self.iterations, round(1 - self.one_way, 12))
-        return (Measure(len(columns), self.one_way), training)
+        return opening_steps(columns, self.one_way, self.rate, self.iterations)
 
     def run(self, block: Block) -> AutoregressiveModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
         domain, order = block.domain, ordered_columns(block.domain)
-        ones = block.measure([(name,) for name in order])
-        shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
+        shares, rows = measured(block, order)
         maps = [
             coarse_codes(share, domain.ordered(name))
             for name, share in zip(order, shares, strict=True)
@@ -105,7 +100,7 @@ class Autoregressive:
         arrays = network.arrays(learner.averaged())
         named = dict(zip(order, shares, strict=True))
         read = dict(zip(order, maps, strict=True))
-        return AutoregressiveModel(domain, rows, order, layout.hidden, named, read, arrays)
+        return AutoregressiveModel(domain, rows, named, order, layout.hidden, read, arrays)
 
     def fit(
         self, vault: Vault, *, epsilon: Number, delta: Number | None = None

@@ -14,105 +14,41 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpsynth.deep._chain import Chain
+from dpsynth.deep._drawn import Drawn
 from dpsynth.deep._files import checked_array, read, write
 from dpsynth.deep._layout import layout_of
 from dpsynth.domain import Domain
-from dpsynth_accounting import InvalidRequest
 
 FORMAT = "dpsynth-autoregressive-model"
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class AutoregressiveModel:
+class AutoregressiveModel(Drawn):
     """A distribution over codes as a product of conditional ones, column after column.
+
+    Where values are given, the other columns are drawn from their conditional distribution:
+    exactly, if the given columns come first in ``order``. Otherwise only nearly: columns up to the
+    last given one are drawn 16 times over, at least 4096 times, and then chosen by how probable
+    they make what is given (self-normalised importance resampling). Where what is given is rare,
+    few of these weigh anything, so rows repeat in those columns, and the fewer are asked the cruder
+    it is.
 
     Attributes:
         domain: What the codes mean.
         rows: Noisy number of rows of the table it was fitted to.
-        order: The columns in the order of the chain rule, by size.
-        hidden: How many hidden units there are; 0 if conditionals are log-linear.
         shares: For each column, float64 (size,): the noisy one-way distribution, which says how
             values lie inside a cell.
+        order: The columns in the order of the chain rule, by size.
+        hidden: How many hidden units there are; 0 if conditionals are log-linear.
         maps: For each column, int64 (size,): the coarse code by which columns after it read it.
         arrays: The network's weights, float32.
     """
 
-    domain: Domain
-    rows: float
     order: tuple[str, ...]
     hidden: int
-    shares: Mapping[str, NDArray[np.float64]]
     maps: Mapping[str, NDArray[np.int64]]
     arrays: Mapping[str, NDArray[np.float32]]
-
-    @property
-    def suffix(self) -> str:
-        """How the name of a saved model ends."""
-        return ".safetensors"
-
-    @cached_property
-    def _chain(self) -> Chain:
-        maps = [self.maps[name] for name in self.order]
-        return Chain(layout_of(maps, self.hidden), maps, self.arrays)
-
-    def sample_codes(
-        self,
-        n: int,
-        *,
-        rng: np.random.Generator,
-        given: Mapping[str, object] | None = None,
-    ) -> dict[str, NDArray[np.int32]]:
-        """Draw ``n`` rows as codes, one int32 array (n,) a column; nothing is charged.
-
-        Args:
-            n: Number of rows.
-            rng: Source of the sampling: equal ones give equal rows.
-            given: Values that all rows are to have, as of :meth:`sample`.
-
-        Raises:
-            InvalidRequest: ``n`` is negative, or a given value is none of its column's.
-        """
-        if n < 0:
-            raise InvalidRequest(
-                f"{n} rows were asked of a model.",
-                "A table has 0 rows or more.",
-                "Ask for 0 or more.",
-            )
-        codes = {name: self.domain.code(name, value) for name, value in (given or {}).items()}
-        places = {self.order.index(name): code for name, code in codes.items()}
-        drawn = self._chain.draw(n, places, rng)
-        found = dict(zip(self.order, drawn.T.copy(), strict=True))
-        return {name: found[name] for name in self.domain.names}
-
-    def sample(
-        self,
-        n: int | None = None,
-        *,
-        rng: np.random.Generator,
-        given: Mapping[str, object] | None = None,
-    ) -> pd.DataFrame:
-        """Draw ``n`` rows, by default the noisy number of rows; nothing is charged.
-
-        Rows with given values have them exactly; a number stands for the cell that holds it. The
-        other columns are drawn from their conditional distribution: exactly, if the given columns
-        come first in ``order``. Otherwise only nearly: columns up to the last given one are drawn
-        16 times over, at least 4096 times, and then chosen by how probable they make what is given
-        (self-normalised importance resampling). Where what is given is rare, few of these weigh
-        anything, so rows repeat in those columns, and the fewer are asked the cruder it is.
-
-        Args:
-            n: Number of rows; by default the model's, also where values are given.
-            rng: Source of the sampling: equal ones give equal rows.
-            given: For some columns a value; None is a missing one. Public values: nothing here
-                protects whom they are of.
-
-        Raises:
-            InvalidRequest: ``n`` is negative, or a given value is none of its column's.
-        """
-        count = round(max(self.rows, 0.0)) if n is None else n
-        codes = self.sample_codes(count, rng=rng, given=given)
-        return self.domain.decode(codes, rng=rng, shares=self.shares)
 
     def log_probability(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Natural logarithm of the probability of the codes of each row, float64 (rows,).
@@ -186,7 +122,20 @@ class AutoregressiveModel:
         }
         if arrays:
             raise ValueError
-        return cls(domain, rows, order, hidden, shares, maps, weights)
+        return cls(domain, rows, shares, order, hidden, maps, weights)
+
+    @cached_property
+    def _chain(self) -> Chain:
+        maps = [self.maps[name] for name in self.order]
+        return Chain(layout_of(maps, self.hidden), maps, self.arrays)
+
+    def _draw(
+        self, n: int, fixed: Mapping[str, int], rng: np.random.Generator
+    ) -> dict[str, NDArray[np.int32]]:
+        places = {self.order.index(name): code for name, code in fixed.items()}
+        drawn = self._chain.draw(n, places, rng)
+        found = dict(zip(self.order, drawn.T.copy(), strict=True))
+        return {name: found[name] for name in self.domain.names}
 
 
 def _map(values: NDArray[Any], domain: Domain, name: str) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ record, and what a mask would hide is never read: a column's sums hold only the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -170,34 +169,3 @@ class _Walk:
 
 def _rows_at_once(layout: Layout) -> int:
     return max(_CELLS // (layout.starts[-1] + layout.hidden), 64)
-
-
-def smoothed(
-    values: Sequence[NDArray[np.int64]], sigmas: Sequence[float]
-) -> tuple[list[NDArray[np.float64]], float]:
-    """Return a distribution of each column from its noisy counts, and the number of rows.
-
-    Counts within one standard deviation of nothing are taken to be small: they share equally what
-    the others leave of the rows, and get at least half a row, or a hundredth of all together, so
-    that nothing is impossible. Better than the counts themselves where most codes are rare.
-
-    Args:
-        values: For each column, int64 (size,).
-        sigmas: Standard deviation of the noise of each.
-
-    Returns:
-        For each column float64 (size,), positive, of sum 1; and a number of rows, at least 1.
-    """
-    # A column's sum has the noise of all of its codes.
-    weights = [1 / (each.size * sigma**2) for each, sigma in zip(values, sigmas, strict=True)]
-    sums = [float(each.sum()) for each in values]
-    rows = max(math.fsum(s * w for s, w in zip(sums, weights, strict=True)) / sum(weights), 1.0)
-    found = []
-    for each, sigma in zip(values, sigmas, strict=True):
-        kept = np.where(each >= max(sigma, 1.0), each, 0).astype(np.float64)
-        small = kept == 0
-        if small.any():
-            left = (rows - kept.sum()) / small.sum()
-            kept[small] = max(left, min(0.5, 0.01 * rows / each.size))
-        found.append(kept / kept.sum())
-    return found, rows

@@ -14,19 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.deep._chain import smoothed
 from dpsynth.deep._conditional_model import ConditionalModel
 from dpsynth.deep._critic import PairCritic, merged_codes
 from dpsynth.deep._game import Game
 from dpsynth.deep._generator import Generator
 from dpsynth.deep._latent_model import Floats, LatentModel
-from dpsynth.deep._parameters import require, require_columns, whole
+from dpsynth.deep._one_way import measured, opening_steps
+from dpsynth.deep._parameters import require, whole
 from dpsynth.domain import Domain
-from dpsynth.vault import Block, Measure, Step, Train, Vault
+from dpsynth.vault import Block, Step, Vault
 from dpsynth_accounting.budget import Number
 
 _CLIP = 1.0  # the norm of every record's gradient
-_WHOLE = "a whole number from 1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +74,10 @@ class GAN:
         """Refuse what makes no plan."""
         many = whole(self.critic_steps, 1) and whole(self.iterations, self.critic_steps)
         require(
-            type(self).__name__,
             self,
             critic_steps=(many, "a whole number from 1 to the number of iterations"),
-            generator_steps=(whole(self.generator_steps, 1), _WHOLE),
+            generator_steps=(whole(self.generator_steps, 1), "a whole number from 1"),
             codes=(whole(self.codes, 2), "a whole number from 2"),
-            latent=(whole(self.latent, 1), _WHOLE),
-            hidden=(whole(self.hidden, 1), _WHOLE),
             fakes=(whole(self.fakes, 2), "a whole number from 2"),
         )
 
@@ -96,11 +92,7 @@ class GAN:
         Raises:
             InvalidRequest: If there is no column.
         """
-        require_columns(columns)
-        if len(columns) < 2:  # there is nothing to learn but its marginal
-            return (Measure(len(columns), 1.0),)
-        training = Train(self.rate, self.iterations, round(1 - self.one_way, 12))
-        return (Measure(len(columns), self.one_way), training)
+        return opening_steps(columns, self.one_way, self.rate, self.iterations)
 
     def run(self, block: Block) -> LatentModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
@@ -114,8 +106,7 @@ class GAN:
         self, block: Block, *, conditional: bool
     ) -> tuple[Domain, float, dict[str, NDArray[np.float64]], dict[str, Floats]]:
         domain = block.domain
-        ones = block.measure([(name,) for name in domain.names])
-        shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
+        shares, rows = measured(block, domain.names)
         maps = [
             merged_codes(share, domain.ordered(name), self.codes)
             for name, share in zip(domain.names, shares, strict=True)

@@ -15,12 +15,11 @@ from itertools import accumulate
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from dpsynth.deep._drawn import Drawn
 from dpsynth.deep._files import checked_array, read, write
 from dpsynth.domain import Domain
-from dpsynth_accounting import InvalidRequest
 
 FORMAT_VERSION = 1
 
@@ -32,8 +31,12 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class LatentModel:
+class LatentModel(Drawn):
     """Rows decoded from standard normal vectors by one hidden layer; columns are then independent.
+
+    Where values are given, the latent vectors are chosen among 16 times as many, at least 4096, by
+    how probable they make what is given (self-normalised importance resampling): nearly, not
+    exactly.
 
     Attributes:
         domain: What the codes mean.
@@ -44,80 +47,9 @@ class LatentModel:
             codes of all columns), ``outer_bias`` (codes of all columns,).
     """
 
-    domain: Domain
-    rows: float
-    shares: Mapping[str, NDArray[np.float64]]
     arrays: Mapping[str, Floats]
 
     FORMAT: ClassVar[str] = "dpsynth-latent-model"
-
-    @property
-    def suffix(self) -> str:
-        """How the name of a saved model ends."""
-        return ".safetensors"
-
-    def sample_codes(
-        self,
-        n: int,
-        *,
-        rng: np.random.Generator,
-        given: Mapping[str, object] | None = None,
-    ) -> dict[str, NDArray[np.int32]]:
-        """Draw ``n`` rows as codes, one int32 array (n,) a column; nothing is charged.
-
-        Args:
-            n: Number of rows.
-            rng: Source of the sampling: equal ones give equal rows.
-            given: Values that all rows are to have, as of :meth:`sample`.
-
-        Raises:
-            InvalidRequest: ``n`` is negative, or a given value is none of its column's.
-        """
-        if n < 0:
-            raise InvalidRequest(
-                f"{n} rows were asked of a model.",
-                "A table has 0 rows or more.",
-                "Ask for 0 or more.",
-            )
-        fixed = {name: self.domain.code(name, value) for name, value in (given or {}).items()}
-        latent = self._latent(n, fixed, rng)
-        found = {name: np.empty(n, dtype=np.int32) for name in self.domain.names}
-        for start in range(0, n, _ROWS):
-            part = slice(start, min(start + _ROWS, n))
-            for name, logs in self._log_shares(latent[part]).items():
-                if name in fixed:
-                    found[name][part] = fixed[name]
-                else:
-                    sums = np.exp(logs).cumsum(1)
-                    below = sums <= rng.random(len(sums))[:, None] * sums[:, -1:]
-                    found[name][part] = np.minimum(below.sum(1), sums.shape[1] - 1)
-        return found
-
-    def sample(
-        self,
-        n: int | None = None,
-        *,
-        rng: np.random.Generator,
-        given: Mapping[str, object] | None = None,
-    ) -> pd.DataFrame:
-        """Draw ``n`` rows, by default the noisy number of rows; nothing is charged.
-
-        Given values are exact in every row; a number stands for the cell that holds it. The latent
-        vectors of such rows are chosen among 16 times as many, at least 4096, by how probable they
-        make what is given (self-normalised importance resampling): nearly, not exactly.
-
-        Args:
-            n: Number of rows; by default the model's, also where values are given.
-            rng: Source of the sampling: equal ones give equal rows.
-            given: For some columns a value; None is a missing one. Public values: nothing here
-                protects whom they are of.
-
-        Raises:
-            InvalidRequest: ``n`` is negative, or a given value is none of its column's.
-        """
-        count = round(max(self.rows, 0.0)) if n is None else n
-        codes = self.sample_codes(count, rng=rng, given=given)
-        return self.domain.decode(codes, rng=rng, shares=self.shares)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a safetensors file; equal models give equal bytes.
@@ -163,6 +95,22 @@ class LatentModel:
             "outer": (hidden, codes),
             "outer_bias": (codes,),
         }
+
+    def _draw(
+        self, n: int, fixed: Mapping[str, int], rng: np.random.Generator
+    ) -> dict[str, NDArray[np.int32]]:
+        latent = self._latent(n, fixed, rng)
+        found = {name: np.empty(n, dtype=np.int32) for name in self.domain.names}
+        for start in range(0, n, _ROWS):
+            part = slice(start, min(start + _ROWS, n))
+            for name, logs in self._log_shares(latent[part]).items():
+                if name in fixed:
+                    found[name][part] = fixed[name]
+                else:
+                    sums = np.exp(logs).cumsum(1)
+                    below = sums <= rng.random(len(sums))[:, None] * sums[:, -1:]
+                    found[name][part] = np.minimum(below.sum(1), sums.shape[1] - 1)
+        return found
 
     @cached_property
     def _ends(self) -> list[int]:

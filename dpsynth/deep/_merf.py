@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from dpsynth.deep._adam import Adam
-from dpsynth.deep._chain import smoothed
 from dpsynth.deep._decoder import Decoder
 from dpsynth.deep._embedding import Embedding, Features
 from dpsynth.deep._latent_model import LatentModel
-from dpsynth.deep._parameters import positive, refuse, require_columns, whole
-from dpsynth.vault import Block, Measure, Step, Train, Vault
+from dpsynth.deep._one_way import measured, opening_steps
+from dpsynth.deep._parameters import require, whole
+from dpsynth.vault import Block, Step, Vault
 from dpsynth_accounting.budget import Number
 
 _CARE = 10.0
@@ -64,17 +64,13 @@ class MERF:
 
     def __post_init__(self) -> None:
         """Refuse what makes no plan."""
-        rules = {
-            "one_way": (0 < self.one_way < 1, "above 0 and below 1"),
-            "triples": (whole(self.triples, 0), "a whole number from 0"),
-            "triples_weight": (0 <= self.triples_weight < 1, "at least 0 and below 1"),
-            "latent": (whole(self.latent, 1), "a whole number from 1"),
-            "hidden": (whole(self.hidden, 1), "a whole number from 1"),
-            "iterations": (whole(self.iterations, 1), "a whole number from 1"),
-            "batch": (whole(self.batch, 2), "a whole number from 2"),
-            "learning_rate": (positive(self.learning_rate), "a number above 0"),
-        }
-        refuse("MERF", self, rules)
+        weight = (0 <= self.triples_weight < 1, "at least 0 and below 1")
+        require(
+            self,
+            triples=(whole(self.triples, 0), "a whole number from 0"),
+            triples_weight=weight,
+            batch=(whole(self.batch, 2), "a whole number from 2"),
+        )
 
     @property
     def name(self) -> str:
@@ -87,16 +83,12 @@ class MERF:
         Raises:
             InvalidRequest: If there is no column.
         """
-        require_columns(columns)
-        if len(columns) < 2:  # there is nothing to learn but its marginal
-            return (Measure(len(columns), 1.0),)
-        return (Measure(len(columns), self.one_way), Train(1.0, 1, round(1 - self.one_way, 12)))
+        return opening_steps(columns, self.one_way, 1.0, 1)
 
     def run(self, block: Block) -> LatentModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
         domain = block.domain
-        ones = block.measure([(name,) for name in domain.names])
-        shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
+        shares, rows = measured(block, domain.names)
         decoder = Decoder(self.latent, self.hidden, [np.log(share) for share in shares])
         learner = Adam(
             decoder,

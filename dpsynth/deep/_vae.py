@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpsynth.deep._adam import Adam
-from dpsynth.deep._chain import smoothed
 from dpsynth.deep._decoder import Decoder, fill
 from dpsynth.deep._latent_model import LatentModel
-from dpsynth.deep._parameters import require, require_columns, whole, within_clips
-from dpsynth.vault import Block, Measure, Step, Train, Vault
+from dpsynth.deep._one_way import measured, opening_steps
+from dpsynth.deep._parameters import require, whole
+from dpsynth.vault import Block, Step, Vault
 from dpsynth.vault._train import CodesLinear
 from dpsynth_accounting.budget import Number
 
@@ -64,9 +64,7 @@ class VAE:
     def __post_init__(self) -> None:
         """Refuse what makes no plan."""
         latent = self.latent is None or whole(self.latent, 1)
-        require("VAE", self, latent=(latent, "a whole number from 1, or None"))
-        hidden = (whole(self.hidden, 1), "a whole number from 1")
-        require("VAE", self, hidden=hidden, clip=within_clips(self.clip))
+        require(self, latent=(latent, "a whole number from 1, or None"))
 
     @property
     def name(self) -> str:
@@ -79,15 +77,12 @@ class VAE:
         Raises:
             InvalidRequest: If there is no column.
         """
-        require_columns(columns)
-        training = Train(self.rate, self.iterations, round(1 - self.one_way, 12))
-        return (Measure(len(columns), self.one_way), training)
+        return opening_steps(columns, self.one_way, self.rate, self.iterations)
 
     def run(self, block: Block) -> LatentModel:
         """Ask the declared steps of a block and return the model; they were charged with it."""
         domain = block.domain
-        ones = block.measure([(name,) for name in domain.names])
-        shares, rows = smoothed([one.values for one in ones], [one.sigma for one in ones])
+        shares, rows = measured(block, domain.names)
         latent = self.latent or _LATENT[float(block.plan.epsilon) >= _ENOUGH]
         coder = _Coder(latent, self.hidden, [np.log(share) for share in shares])
         learner = Adam(
@@ -96,7 +91,8 @@ class VAE:
             iterations=self.iterations,
             average=self.average,
         )
-        block.train(learner, clip=self.clip, rows=rows)
+        if len(shares) > 1:
+            block.train(learner, clip=self.clip, rows=rows)
         named = dict(zip(domain.names, shares, strict=True))
         return LatentModel(domain, rows, named, coder.decoder.arrays(learner.averaged()))
 

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 import dpsynth as dp
 from dpsynth.deep import Autoregressive, AutoregressiveModel
 from dpsynth.deep._adam import Adam
-from dpsynth.deep._chain import smoothed
 from dpsynth.deep._layout import Layout, coarse_codes, layout_of, ordered_columns
 from dpsynth.deep._network import Network
+from dpsynth.deep._one_way import smoothed
 from dpsynth.domain import Domain
 from dpsynth.synthesizer import Model, Synthesizer
 from dpsynth.vault._train import Learner, clipped_sum, require_separate
@@ -58,7 +58,7 @@ def model_of(network: Network, sizes: dict[str, int]) -> AutoregressiveModel:
     shares = {name: np.full(size, 1 / size) for name, size in sizes.items()}
     order = ordered_columns(domain)
     maps = dict(zip(order, maps_of(sizes), strict=True))
-    return AutoregressiveModel(domain, 100.0, order, network.layout.hidden, shares, maps, arrays)
+    return AutoregressiveModel(domain, 100.0, shares, order, network.layout.hidden, maps, arrays)
 
 
 def random_model(sizes: dict[str, int], hidden: int, seed: int = 0) -> AutoregressiveModel:
