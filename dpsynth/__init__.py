@@ -5,6 +5,15 @@ Importing this package is quick: numerics of the account, learners and readers l
 
 from dpsynth._version import __version__ as __version__
 from dpsynth.attacks import Attack as Attack
+from dpsynth.columns import Boolean as Boolean
+from dpsynth.columns import Categorical as Categorical
+from dpsynth.columns import Date as Date
+from dpsynth.columns import Datetime as Datetime
+from dpsynth.columns import Drop as Drop
+from dpsynth.columns import Integer as Integer
+from dpsynth.columns import Key as Key
+from dpsynth.columns import Open as Open
+from dpsynth.columns import Real as Real
 from dpsynth.elsewhere import NoisyMarginal as NoisyMarginal
 from dpsynth.elsewhere import from_marginals as from_marginals
 from dpsynth.marginal import AIM as AIM
@@ -15,15 +24,6 @@ from dpsynth.marginal import Independent as Independent
 from dpsynth.marginal import PrivBayes as PrivBayes
 from dpsynth.recommend import recommend as recommend
 from dpsynth.release import Release as Release
-from dpsynth.schema import Boolean as Boolean
-from dpsynth.schema import Categorical as Categorical
-from dpsynth.schema import Date as Date
-from dpsynth.schema import Datetime as Datetime
-from dpsynth.schema import Drop as Drop
-from dpsynth.schema import Integer as Integer
-from dpsynth.schema import Key as Key
-from dpsynth.schema import Open as Open
-from dpsynth.schema import Real as Real
 from dpsynth.schema import Schema as Schema
 from dpsynth.synthesizer import Model as Model
 from dpsynth.synthesizer import Synthesizer as Synthesizer

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from dpsynth._values import numbers_of, text_of
 from dpsynth._zones import zone_of
 from dpsynth.codec import NO_CATEGORY, BooleanCodec, CategoricalCodec
-from dpsynth.domain import resolve
-from dpsynth.recipe import Recipe
-from dpsynth.schema import (
+from dpsynth.columns import (
     Boolean,
     Categorical,
     Column,
@@ -24,10 +22,12 @@ from dpsynth.schema import (
     Datetime,
     Integer,
     Real,
-    Schema,
     number_of,
     type_name,
 )
+from dpsynth.domain import resolve
+from dpsynth.recipe import Recipe
+from dpsynth.schema import Schema
 from dpsynth.vault import Person, load_table, needed_columns, require_form
 
 

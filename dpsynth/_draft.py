@@ -9,9 +9,9 @@ from decimal import ROUND_FLOOR, Decimal
 import numpy as np
 import pandas as pd
 
+from dpsynth._toml import toml
 from dpsynth._values import numbers_of, text_of
 from dpsynth.codec import BooleanCodec
-from dpsynth.schema import toml
 from dpsynth.vault import column_names, load_table
 
 _FEW = 40  # up to so many distinct texts are guessed to be a closed list

@@ -14,9 +14,10 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from dpsynth.columns import Boolean, Categorical, Column, Integer, Key, Open, Real
 from dpsynth.recipe import Recipe
 from dpsynth.run import RunResult, run_recipe
-from dpsynth.schema import Boolean, Categorical, Column, Integer, Key, Open, Real, Schema
+from dpsynth.schema import Schema
 from dpsynth_accounting import InvalidRequest
 
 _DESIGN = "RAND HIE: design of the study"

@@ -21,9 +21,7 @@ from dpsynth.codec import (
     Shares,
     codec_from_json,
 )
-from dpsynth.grids import chosen_starts, fine_starts, on_lattice
-from dpsynth.ranges import Bounds, Starts, kind_of
-from dpsynth.schema import (
+from dpsynth.columns import (
     Boolean,
     Categorical,
     Column,
@@ -35,11 +33,13 @@ from dpsynth.schema import (
     Open,
     Ranged,
     Real,
-    Schema,
     number_of,
     type_name,
     value_of,
 )
+from dpsynth.grids import chosen_starts, fine_starts, on_lattice
+from dpsynth.ranges import Bounds, Starts, kind_of
+from dpsynth.schema import Schema
 from dpsynth_accounting import InvalidRequest
 
 FORMAT_VERSION = 1

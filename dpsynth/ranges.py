@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dpsynth._values import Kind, numbers_of
 from dpsynth._zones import zone_of
 from dpsynth.bins import Histogram
+from dpsynth.columns import Date, Datetime, Integer, Ranged, Real, number_of
 from dpsynth.grids import inner_grid, lattice, widest_grid
-from dpsynth.schema import Date, Datetime, Integer, Ranged, Real, number_of
 
 Bounds = tuple[float, float] | tuple[int, int]
 Starts = tuple[int, ...] | tuple[float, ...]

@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpsynth._audit import audit_step
+from dpsynth.columns import near
 from dpsynth.recommend import recommend
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer, named
@@ -283,8 +283,7 @@ def _fault(error: Mapping[str, Any]) -> str:
     """Return one fault in one line, with the nearest known key for an unknown one."""
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(str(error["loc"][-1]), _keys(_File), n=1, cutoff=0.5)
-        return f"{place}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+        return f"{place}: unknown key" + near(str(error["loc"][-1]), _keys(_File))
     return f"{place}: {error['msg'].lower()}"
 
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from dpsynth.bins import MOST_CELLS, Histogram, noisy_quantiles, standing_out
 from dpsynth.codec import NumericCodec
+from dpsynth.columns import Date, Datetime, Integer, Ranged, Real
 from dpsynth.domain import Domain, resolve
 from dpsynth.grids import split, widest_grid
 from dpsynth.ranges import Bounds, Line, Starts
-from dpsynth.schema import Date, Datetime, Integer, Ranged, Real, Schema
+from dpsynth.schema import Schema
 from tests.test_codec import anything, objects
 
 KINDS: dict[str, Ranged] = {

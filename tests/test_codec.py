@@ -26,19 +26,9 @@ from dpsynth.codec import (
     NumericCodec,
     codec_from_json,
 )
+from dpsynth.columns import Boolean, Categorical, Column, Date, Datetime, Integer, Open, Real
 from dpsynth.domain import resolve
-from dpsynth.schema import (
-    Boolean,
-    Categorical,
-    Column,
-    Date,
-    Datetime,
-    Integer,
-    Open,
-    Real,
-    Schema,
-    SchemaError,
-)
+from dpsynth.schema import Schema, SchemaError
 
 KINDS = ("integer", "real", "date", "datetime")
 HUGE = 2**62

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpsynth.domain import Domain, resolve
-from dpsynth.schema import (
+from dpsynth.columns import (
     Boolean,
     Categorical,
     Column,
@@ -28,8 +27,9 @@ from dpsynth.schema import (
     Key,
     Open,
     Real,
-    Schema,
 )
+from dpsynth.domain import Domain, resolve
+from dpsynth.schema import Schema
 from dpsynth_accounting import InvalidRequest
 
 ADULT = Path("../shared/data/adult/adult.csv.gz")

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from dpsynth._check import CheckReport, ColumnCheck, check
 from dpsynth._draft import draft
 from dpsynth._values import numbers_of
-from dpsynth.domain import resolve
-from dpsynth.schema import (
+from dpsynth.columns import (
     Boolean,
     Categorical,
     Column,
@@ -29,9 +28,9 @@ from dpsynth.schema import (
     Key,
     Open,
     Real,
-    Schema,
-    SchemaError,
 )
+from dpsynth.domain import resolve
+from dpsynth.schema import Schema, SchemaError
 
 SHARED = Path("../shared/data")
 

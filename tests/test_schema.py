@@ -16,7 +16,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpsynth.schema import (
+from dpsynth._toml import toml
+from dpsynth.columns import (
     Boolean,
     Categorical,
     Column,
@@ -27,12 +28,9 @@ from dpsynth.schema import (
     Key,
     Open,
     Real,
-    Schema,
-    SchemaError,
-    json_schema,
     number_of,
-    toml,
 )
+from dpsynth.schema import Schema, SchemaError, json_schema
 
 names = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
     ["", " ", "a.b", 'quo"te', "new\nline", "tab\t", "#", "[x]", "\x7f", "\x00", "é", "\N{SNOWMAN}",

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 import dpsynth_accounting as accounting
 from dpsynth._values import distinct_texts
 from dpsynth.bins import Histogram
+from dpsynth.columns import Open, Ranged
 from dpsynth.ranges import Bounds, Line, Starts
-from dpsynth.schema import Open, Ranged, Schema
+from dpsynth.schema import Schema
 from dpsynth.vault import _noise
 from dpsynth.vault._bound import HELD_OUT
 from dpsynth.vault._rows import Kept

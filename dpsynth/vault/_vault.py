@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.columns import Open
 from dpsynth.domain import Clique, Domain, resolve
-from dpsynth.schema import Open, Schema
+from dpsynth.schema import Schema
 from dpsynth.vault import _people, _rows
 from dpsynth.vault._block import Block, Coarse, Notice
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit

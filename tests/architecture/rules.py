@@ -18,6 +18,7 @@ SHELL = "dpsynth"
 
 FOUNDATIONS = frozenset(
     {
+        "columns",
         "schema",
         "domain",
         "codec",
@@ -27,6 +28,7 @@ FOUNDATIONS = frozenset(
         "workload",
         "_arrow",
         "_cells",
+        "_toml",
         "_values",
         "_version",
         "_zones",

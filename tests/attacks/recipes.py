@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dpsynth.columns import Categorical, Integer
 from dpsynth.domain import Domain, resolve
-from dpsynth.schema import Categorical, Integer, Schema
+from dpsynth.schema import Schema
 
 Rows = NDArray[np.int32]
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from dpsynth.attacks import check_validity, plugins, record_attacks, reference_attacks
+from dpsynth.columns import Categorical, Integer
 from dpsynth.domain import Domain, resolve
-from dpsynth.schema import Categorical, Integer, Schema
+from dpsynth.schema import Schema
 from dpsynth_accounting import InvalidRequest
 from tests.attacks.recipes import DOMAIN, Rows, population
 from tests.attacks.test_reference import _Learner

@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from dpsynth.columns import Categorical, Integer
 from dpsynth.domain import Domain, resolve
 from dpsynth.evaluation import TargetClassifier, utility
-from dpsynth.schema import Categorical, Integer, Schema
+from dpsynth.schema import Schema
 from dpsynth_accounting import InvalidRequest
 
 DOMAIN = Domain.integers(
