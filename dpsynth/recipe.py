@@ -99,6 +99,9 @@ class _Release(BaseModel):
     target: str | None = Field(None, description="A column that a downstream model would predict.")
     declared_units: int | None = Field(None, ge=1, description="Public number of units, if any.")
     prepared_by: str | None = Field(None, description="Who prepares it, as the ledger names them.")
+    exact: bool = Field(
+        True, description="Whether the custodian gets exact results, once all is decided."
+    )
 
 
 class _File(BaseModel):
@@ -143,6 +146,7 @@ class Recipe:
     target: str | None
     declared_units: int | None
     prepared_by: str | None
+    exact: bool = True
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
@@ -189,6 +193,7 @@ class Recipe:
             target=file.release.target,
             declared_units=file.release.declared_units,
             prepared_by=file.release.prepared_by,
+            exact=file.release.exact,
         )
         if recipe.target is not None and recipe.target not in schema.modelled:
             raise RecipeError(path, [f"release.target: {recipe.target!r} is no modelled column"])

@@ -16,7 +16,7 @@ from dpsynth.recipe import Recipe
 from dpsynth.release import Release, internal_folder
 from dpsynth.vault import Block, Vault
 
-_STAGES = 5
+_STAGES = 6
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class RunResult:
 
     Attributes:
         release: The release folder, or None if the verdict was a failure.
-        internal: The folder of the internal report.
+        internal: The folder of the internal report; None if no exact result was asked for.
         facts: The public facts.
     """
 
     release: Path | None
-    internal: Path
+    internal: Path | None
     facts: dict[str, Any]
 
     @property
@@ -43,7 +43,7 @@ class RunResult:
         return {
             "released": self.released,
             "release": str(self.release) if self.release else None,
-            "internal": str(self.internal),
+            "internal": str(self.internal) if self.internal else None,
             "verdict": self.facts["verdict"],
             "statement": self.facts["statement"],
             "fidelity": self.facts["fidelity"],
@@ -62,7 +62,9 @@ class RunResult:
         utility = facts["utility"]
         lines = [
             where,
-            f"For the custodian only: {self.internal}/report.html",
+            f"For the custodian only: {self.internal}/report.html"
+            if self.internal
+            else "No exact result was read.",
             f"Rows: {facts['rows']['released']} in {len(facts['columns'])} columns, "
             f"by {facts['method']}",
             *facts["statement"]["sentences"],
@@ -89,6 +91,8 @@ def run_recipe(
     """Release a table as a recipe says: one plan of discovery, fit and audit.
 
     Everything that can be refused is refused before the table is opened or anything is charged.
+    Exact results for the custodian are computed last, unless the recipe wants none: whether there
+    is a release was decided by then, on paid answers alone.
 
     Args:
         recipe: What to do.
@@ -116,6 +120,7 @@ def run_recipe(
     account = recipe.open_account()
     if not resume:
         account.require(recipe.epsilon, recipe.delta)
+        account.attempts().of(None).require()
     vault = Vault(
         table,
         recipe.schema,
@@ -159,12 +164,14 @@ def run_recipe(
                 reservations=(block.identity,),
             )
         progress.update(task, advance=1, description="writing the release")
-        where = internal or internal_folder(out)
-        if release.verdict.outcome == "fail":
-            release.write_internal(where)
-            return RunResult(None, where, dict(release.facts))
-        release.write(out, internal=where, signing_key=signing_key)
-    return RunResult(out, where, dict(release.facts))
+        where = (internal or internal_folder(out)) if recipe.exact else None
+        if release.verdict.outcome != "fail":
+            release.write(out, signing_key=signing_key)
+        # Afterwards, so that no exact figure was there to be read when this release was decided.
+        if where is not None:
+            progress.update(task, advance=1, description="computing exact results")
+            release.examined(vault).write_internal(where)
+    return RunResult(None if release.verdict.outcome == "fail" else out, where, dict(release.facts))
 
 
 def _seed(block: Block) -> int:
