@@ -1,4 +1,4 @@
-"""Attempts: how they are counted and capped, what a chain with a wrong count shows, what they tell."""
+"""Attempts: how they are counted and capped, what a false count shows, what a choice can tell."""
 
 from __future__ import annotations
 
