@@ -5,6 +5,8 @@ Importing this package is quick: numerics of the account, learners and readers l
 
 from dpsynth._version import __version__ as __version__
 from dpsynth.attacks import Attack as Attack
+from dpsynth.choosing import Gate as Gate
+from dpsynth.choosing import choose as choose
 from dpsynth.elsewhere import NoisyMarginal as NoisyMarginal
 from dpsynth.elsewhere import from_marginals as from_marginals
 from dpsynth.marginal import AIM as AIM

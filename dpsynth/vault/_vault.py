@@ -18,8 +18,10 @@ from dpsynth.schema import Open, Schema
 from dpsynth.vault import _people, _rows
 from dpsynth.vault._block import Block, Coarse, Notice
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
+from dpsynth.vault._choose import Judged
 from dpsynth.vault._plan import (
     Audit,
+    Choose,
     Discover,
     Measure,
     Measurement,
@@ -436,6 +438,24 @@ class Vault:
         steps = (Audit(len(statistics), len(answers), 1.0),)
         with self.reserve(steps, epsilon=epsilon, delta=delta, label="audit") as block:
             return block.audit(statistics, answers, about=about, coarse=coarse)
+
+    def choose(
+        self,
+        tables: Sequence[Judged],
+        *,
+        epsilon: Number,
+        delta: Number | None = None,
+        coarse: Coarse | None = None,
+        by: str | None = None,
+    ) -> int:
+        """Choose one of several finished tables, as a block of one step; see :meth:`Block.choose`.
+
+        Charges: epsilon and delta.
+        """
+        marginals = len(tables[0].answers) if tables else 0
+        steps = (Choose(len(tables), marginals, 1.0),)
+        with self.reserve(steps, epsilon=epsilon, delta=delta, label="choose", by=by) as block:
+            return block.choose(tables, coarse)
 
     def inspect(
         self, question: Callable[[Exposed], T], *, purpose: str, candidate: str | None = None
