@@ -144,11 +144,11 @@ def seal(
 
     Args:
         folder: Holds the release's files, none of which changes hereafter.
-        account: The account that paid; a `release` entry is appended to it, which says what
-            attempt the table is.
+        account: The account that paid; a `release` entry is appended to it.
         facts: Public facts for the manifest: at least the reservations that paid.
         signing_key: PEM file of an Ed25519 private key without a passphrase.
-        attempt: What the files state; if it is another by now, nothing is recorded.
+        attempt: Which one the files state that the table is; if it is another by now, nothing is
+            recorded. None if they state none.
 
     Raises:
         InvalidRequest: The release is an attempt beyond the account's cap.
@@ -160,9 +160,8 @@ def seal(
     digest = sha256(folder / MANIFEST)
     paid = list(facts["reservations"])
     entry: dict[str, Any] = {"manifest": digest, "reservations": paid}
-    if TABLE in files:
-        entry |= {"candidate": files[TABLE]}
-        entry |= {} if attempt is None else {"attempt": attempt.entry()}
+    if attempt is not None:
+        entry |= {"candidate": files[TABLE], "attempt": attempt.entry()}
     account.record("release", entry)
     _write_head(folder, account, digest, signing_key)
 

@@ -24,7 +24,7 @@ from dpsynth._candidate import candidate_of
 from dpsynth._explain import explain
 from dpsynth.bundle import ReleaseError
 from dpsynth.vault import _vault, make_plan
-from dpsynth_accounting import InvalidRequest, Ledger, LedgerError, statement
+from dpsynth_accounting import InvalidRequest, Ledger, LedgerError, replay, statement
 from dpsynth_accounting._chain import chain_hash
 
 RNG = np.random.default_rng(3)
@@ -247,7 +247,8 @@ def resealed(place: Place, change: Callable[[Path], object]) -> tuple[str, ...]:
     change(forged)
     for part in (bundle.MANIFEST, bundle.EXTRACT, bundle.HEAD):
         (forged / part).unlink()
-    bundle.seal(forged, place.account, {"reservations": reservations})
+    attempt = place.account.attempts().of(bundle.sha256(forged / bundle.TABLE))
+    bundle.seal(forged, place.account, {"reservations": reservations}, attempt=attempt)
     return bundle.verify(forged).faults
 
 
@@ -313,9 +314,40 @@ def test_an_entry_for_another_table_does_not_verify(second: Place) -> None:
     assert "the ledger records this release for another table" in bundle.verify(folder).faults
 
 
-def test_a_release_of_before_attempts_were_counted_verifies(second: Place) -> None:
+def test_a_release_of_before_attempts_were_counted_verifies(place: Place) -> None:
     """As it was written then: neither its report, nor its page, nor its entry states one."""
-    folder = shutil.copytree(second.folder / "second", second.folder / "old")
+    place.account.record("inspect", {"purpose": "exact results of a release"})
+    place.of(2, exact=False).write(place.folder / "second")
+    assert place.attempt_of("second")["number"] == 2
+    folder = resealed_as_before(place)
+    assert bundle.verify(folder).faults == ()
+    assert "attempt" not in bundle.verify(folder).summary
+    assert explain(folder).statement.attempt is None
+
+
+def test_nobody_goes_back_to_before_attempts_were_counted(second: Place) -> None:
+    """Once exact results are counted, a release that states no attempt is refused, and found."""
+    with pytest.raises(InvalidRequest, match="without its candidate"):
+        resealed_as_before(second)
+    look = {"kind": "inspect", "purpose": "exact results", "candidate": "b" * 64}
+    state = replay(chained(second, [look, {"kind": "release", "manifest": "ab" * 32}]), "people")
+    (fault,) = state.faults
+    assert "hides which attempt it is" in fault
+
+
+def chained(place: Place, payloads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the account's entries and these after them, under good hashes."""
+    entries = place.account.ledger.entries("people")
+    for facts in payloads:
+        last = entries[-1]
+        seq, time = last["payload"]["seq"] + 1, last["payload"]["time"]
+        payload = {**facts, "account": "people", "seq": seq, "time": time}
+        entries.append({"payload": payload, "hash": chain_hash(last["hash"], payload)})
+    return entries
+
+
+def resealed_as_before(place: Place) -> Path:
+    folder = shutil.copytree(place.folder / "second", place.folder / "old")
     facts = json.loads((folder / bundle.FACTS).read_bytes())
     del facts["statement"]["attempt"]
     bundle.write_json(folder / bundle.FACTS, facts)
@@ -324,11 +356,9 @@ def test_a_release_of_before_attempts_were_counted_verifies(second: Place) -> No
     bundle.write_json(folder / bundle.MANIFEST, manifest)
     digest = bundle.sha256(folder / bundle.MANIFEST)
     paid = manifest["reservations"]
-    second.account.record("release", {"manifest": digest, "reservations": paid})
-    bundle._write_head(folder, second.account, digest, None)
-    assert bundle.verify(folder).faults == ()
-    assert "attempt" not in bundle.verify(folder).summary
-    assert explain(folder).statement.attempt is None
+    place.account.record("release", {"manifest": digest, "reservations": paid})
+    bundle._write_head(folder, place.account, digest, None)
+    return folder
 
 
 def test_the_ledger_says_how_many_there_were(second: Place) -> None:

@@ -139,12 +139,14 @@ class Attempts:
         unnamed: How many inspections named no candidate; each counts as an attempt.
         checks: How many looked at the table alone.
         most: Greatest number of attempts.
+        counted: Whether an inspection was entered that counts them: a release has to, from then on.
     """
 
     candidates: tuple[str, ...] = ()
     unnamed: int = 0
     checks: int = 0
     most: int = MOST_ATTEMPTS
+    counted: bool = False
 
     @property
     def made(self) -> int:
@@ -153,6 +155,8 @@ class Attempts:
 
     def after(self, payload: Mapping[str, Any]) -> Attempts:
         """Return the attempts after an entry of the chain, whatever it is."""
+        if payload["kind"] == "inspect" and "candidate" in payload and not self.counted:
+            return replace(self, counted=True).after(payload)
         match payload["kind"]:
             case "attempts":
                 return replace(self, most=int(payload["most"]))
@@ -184,10 +188,18 @@ class Attempts:
             payload: An inspection or a release; those that name no candidate are as they are.
 
         Raises:
-            InvalidRequest: It is an attempt beyond the cap.
+            InvalidRequest: It is an attempt beyond the cap, or a release that hides which it is.
             LedgerError: A release states another attempt than it is by now.
         """
         if "candidate" not in payload:
+            if payload["kind"] == "release" and self.counted:
+                raise InvalidRequest(
+                    "A release was to be recorded without its candidate.",
+                    "Exact results were read under this account, so a release says which attempt "
+                    "it is.",
+                    "Write it with `Release.write`, which names it.",
+                    touched=True,
+                )
             return dict(payload)
         attempt = self.of(payload["candidate"])
         attempt.require(touched=payload["kind"] == "release")
@@ -207,8 +219,15 @@ class Attempts:
 
         Entries of before attempts were counted name no candidate, and nothing is wrong with them.
         """
-        if payload["kind"] not in ("inspect", "release") or "candidate" not in payload:
+        if payload["kind"] not in ("inspect", "release"):
             return None
+        if "candidate" not in payload:
+            hides = payload["kind"] == "release" and self.counted
+            return (
+                f"the release in entry {payload['seq']} hides which attempt it is"
+                if hides
+                else None
+            )
         attempt = self.of(payload["candidate"])
         if attempt.number > attempt.most:
             return f"entry {payload['seq']} is an attempt beyond the cap of {attempt.most}"
