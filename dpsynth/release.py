@@ -240,7 +240,7 @@ class Release:
         if signing_key is not None:
             bundle.require_key(Path(signing_key))
         _refuse_canaries(self.facts["unit"].get("canaries", False), "written", touched=True)
-        if self.internal is not None:
+        if internal is not None or self.internal is not None:
             self.write_internal(Path(internal) if internal else internal_folder(folder))
         if self.model.domain.not_private or self.facts["unit"].get("not_private"):
             raise ReleaseError(

@@ -95,6 +95,8 @@ def test_a_release_decided_without_exact_results_says_so(place: Place) -> None:
     found = place.attempt_of("one")
     assert (found["number"], found["informed"], found["bits_at_most"]) == (1, False, 0.0)
     assert not (place.folder / "one-internal").exists()
+    with pytest.raises(ReleaseError, match="No exact results were computed"):
+        made.write(place.folder / "two", internal=place.folder / "two-internal")
     # Afterwards they may be read: that counts for what comes next, not for what was released.
     seen = made.examined(place.vault)
     seen.write_internal(place.folder / "exact")
