@@ -24,8 +24,10 @@ from dpsynth._candidate import candidate_of
 from dpsynth._explain import explain
 from dpsynth.bundle import ReleaseError
 from dpsynth.vault import _vault, make_plan
+from dpsynth.vault._stream import SeededStream
 from dpsynth_accounting import InvalidRequest, Ledger, LedgerError, replay, statement
 from dpsynth_accounting._chain import chain_hash
+from tests.vault.exact import with_known_coins
 
 RNG = np.random.default_rng(3)
 TABLE = pd.DataFrame({"age": RNG.integers(0, 90, 300), "sex": RNG.choice(["F", "M"], 300)})
@@ -44,7 +46,10 @@ def stated(*words: Any, attempt: Any = None, **facts: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def priced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Price plans once, and have coins and noise known, so that no verdict fails by chance."""
     monkeypatch.setattr(_vault, "make_plan", PLANS)
+    monkeypatch.setattr(_vault, "SYSTEM", SeededStream(11))
+    with_known_coins(monkeypatch)
     monkeypatch.setattr(_facts, "statement", stated)
     # What the exact results are is tested elsewhere: here, when they are computed.
     monkeypatch.setattr(release, "internal_of", lambda rows, *_: {"rows": len(rows.train)})
