@@ -5,6 +5,8 @@ Importing this package is quick: numerics of the account, learners and readers l
 
 from dpsynth._version import __version__ as __version__
 from dpsynth.attacks import Attack as Attack
+from dpsynth.choosing import Gate as Gate
+from dpsynth.choosing import choose as choose
 from dpsynth.columns import Boolean as Boolean
 from dpsynth.columns import Categorical as Categorical
 from dpsynth.columns import Date as Date

@@ -24,7 +24,7 @@ from dpsynth.attacks import (
 from dpsynth.domain import Domain
 from dpsynth.evaluation import TargetClassifier, exact_fidelity, pair_cliques, synthetic_answers
 from dpsynth.schema import Schema
-from dpsynth.vault import Audit, Audited, Exposed, Statistic
+from dpsynth.vault import Audit, Audited, Exposed, RecordScore, Statistic
 from dpsynth_accounting import InvalidRequest
 
 FIDELITY_CODES = 32  # codes a column keeps where fidelity is measured
@@ -79,6 +79,22 @@ def require_target(domain: Domain, target: str | None) -> None:
         )
 
 
+def attack_of(
+    name: str,
+    domain: Domain,
+    codes: NDArray[np.int32],
+    fresh: NDArray[np.int32],
+    rng: np.random.Generator,
+) -> RecordScore:
+    """Return one of :data:`ATTACKS` on a table of codes; ``fresh`` is a further sample of it."""
+    match name:
+        case "exact match":
+            return ExactMatch.build(domain, codes, rng=rng)
+        case "nearest distance":
+            return NearestDistance.build(domain, codes, rng=rng)
+    return DistanceRatio.build(domain, codes, rng=rng, reference=fresh)
+
+
 def statistics_of(
     domain: Domain,
     codes: NDArray[np.int32],
@@ -87,12 +103,8 @@ def statistics_of(
     rng: np.random.Generator,
 ) -> list[Statistic]:
     """Return everyone, the attacks, and the utility of a model; the order of :func:`audit_step`."""
-    found = [
-        Statistic(_Everyone()),
-        Statistic(ExactMatch.build(domain, codes, rng=rng)),
-        Statistic(NearestDistance.build(domain, codes, rng=rng)),
-        Statistic(DistanceRatio.build(domain, codes, rng=rng, reference=fresh)),
-    ]
+    found = [Statistic(_Everyone())]
+    found += [Statistic(attack_of(name, domain, codes, fresh, rng)) for name in ATTACKS]
     if target is not None:
         classifier = TargetClassifier(domain, codes, target, rng=rng)
         found += [Statistic(classifier, True), Statistic(classifier.baseline, True)]

@@ -29,6 +29,7 @@ from dpsynth.domain import resolve
 from dpsynth.recipe import Recipe
 from dpsynth.schema import Schema
 from dpsynth.vault import Person, load_table, needed_columns, require_form
+from dpsynth_accounting.attempts import TABLE_ALONE
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def check_table(recipe: Recipe, table: str | os.PathLike[str]) -> CheckReport:
     require_form(table, recipe.schema, recipe.unit)
     account = recipe.existing_account()
     if account is not None:
-        account.record("inspect", {"purpose": "check of a table"})
+        account.record("inspect", {"purpose": TABLE_ALONE})
     frame = load_table(table, needed_columns(recipe.schema, recipe.unit))
     without_id = over = 0
     if isinstance(recipe.unit, Person):

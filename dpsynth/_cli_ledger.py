@@ -227,6 +227,21 @@ def override(
 
 
 @app.command()
+def attempts(
+    ledger: Book,
+    account: Name,
+    most: Annotated[int, typer.Argument(help="How many attempts are allowed from now on.")],
+    reason: Reason,
+    by: By,
+    secret: Secret = None,
+) -> None:
+    """Set how many candidates' exact results may be read before a release: for all to see."""
+    found = open_ledger(ledger, secret).existing(account)
+    found.allow_attempts(most, reason, by)
+    say(f"{account}: {found.attempts().made} attempt(s) so far, {most} allowed")
+
+
+@app.command()
 def declare(
     ledger: Book,
     account: Name,

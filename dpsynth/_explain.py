@@ -78,14 +78,15 @@ def explain(
         json.loads((folder / name).read_bytes())
         for name in (bundle.MANIFEST, bundle.EXTRACT, bundle.FACTS)
     )
-    promise = promise_of(extract, manifest["reservations"], facts["columns"])
+    state = replay(extract["entries"], extract["account"])
+    attempt = bundle.attempt_of(state, bundle.sha256(folder / bundle.MANIFEST))
+    promise = promise_of(extract, manifest["reservations"], facts["columns"], attempt=attempt)
     _require_agreement(folder, promise, facts)
     shown = {
         "not shown": "not signed, so not who wrote it",
         "signed": "signed by the key it names; `--public-key` checks whose that is",
         "authentic": "signed by the key given",
     }[found.authenticity]
-    state = replay(extract["entries"], extract["account"])
     checked = (
         f"Every file is the one of the manifest, and the ledger's chain and prices hold: {shown}.",
         found.summary[:1].upper() + found.summary[1:] + ".",

@@ -21,6 +21,7 @@ from dpsynth.synthesizer import Model
 from dpsynth.vault import Audited, Vault
 from dpsynth_accounting import (
     ApproxDP,
+    Attempt,
     Event,
     PublicFact,
     Replay,
@@ -157,6 +158,7 @@ def promise_of(
     columns: Iterable[Mapping[str, Any]],
     *,
     releasing: bool = False,
+    attempt: Attempt | None = None,
 ) -> Statement:
     """Return the statement about a release, from the plans that its ledger charged.
 
@@ -167,6 +169,7 @@ def promise_of(
         reservations: The charges that the release came from.
         columns: The public facts of the columns.
         releasing: Whether the release is still to be recorded in the extract.
+        attempt: What exact results had been read when the release was chosen.
     """
     state, meter = replay(extract["entries"], extract["account"]), odometer(extract)
     event, epsilon, delta, unit = _charged(state, reservations)
@@ -181,6 +184,7 @@ def promise_of(
             *(_declared(each) for each in columns if each.get("declared") != DISCOVERED),
         ],
         policy=meter.policy,
+        attempt=attempt,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from dpsynth_accounting import Account, Policy, Replay, replay, show
+from dpsynth_accounting import MOST_ATTEMPTS, Account, Policy, Replay, replay, show
 
 
 def account_facts(account: Account) -> dict[str, Any]:
@@ -34,10 +34,13 @@ def account_facts(account: Account) -> dict[str, Any]:
         "attached": [_chosen(each, "time", "snapshot", "table", "by") for each in state.attached],
         "overrides": [_chosen(each, "time", "other", "reason", "by") for each in state.overrides],
         "releases": [
-            {"time": each["time"], "manifest": each["manifest"]} | _approvals(state, each)
+            {"time": each["time"], "manifest": each["manifest"]}
+            | ({"attempt": each["attempt"]["number"]} if "attempt" in each else {})
+            | _approvals(state, each)
             for each in state.releases
         ],
         "inspections": state.inspections,
+        "attempts": {"made": state.attempts.made, "most": state.attempts.most},
         "moved": state.moved,
     }
 
@@ -61,9 +64,13 @@ def account_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {each['time']}  holds table {each['table']} of snapshot {each['snapshot']}"
     for each in facts["overrides"]:
         yield f"  {each['time']}  same people as {each['other']}, accepted: {each['reason']}"
+    attempts = facts["attempts"]
+    if attempts["made"] or attempts["most"] != MOST_ATTEMPTS:
+        yield f"  attempts at a release: {attempts['made']} of at most {attempts['most']}"
     for each in facts["releases"]:
         approved = {None: "", True: "  approved", False: "  not approved yet"}[each["approved"]]
-        yield f"  {each['time']}  released {each['manifest'][:12]}{approved}" + (
+        attempt = f"  attempt {each['attempt']}" if "attempt" in each else ""
+        yield f"  {each['time']}  released {each['manifest'][:12]}{attempt}{approved}" + (
             f" by {', '.join(each['approvals'])}" if each["approvals"] else ""
         )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from dpsynth_accounting import (
     Account,
+    Attempt,
     DpsynthError,
     Policy,
     Replay,
@@ -31,6 +32,7 @@ from dpsynth_accounting import (
 
 FORMAT_VERSION = 1
 MANIFEST, EXTRACT, HEAD, FACTS = "manifest.json", "ledger.json", "head.json", "report.json"
+TABLE, STATEMENT = "table.csv", "statement.txt"
 
 
 class ReleaseError(DpsynthError):
@@ -128,7 +130,12 @@ def _sync(path: Path) -> None:
 
 
 def seal(
-    folder: Path, account: Account, facts: Mapping[str, Any], signing_key: Path | None = None
+    folder: Path,
+    account: Account,
+    facts: Mapping[str, Any],
+    signing_key: Path | None = None,
+    *,
+    attempt: Attempt | None = None,
 ) -> None:
     """Close a folder of finished files: manifest, ledger entry, extract, head.
 
@@ -140,13 +147,22 @@ def seal(
         account: The account that paid; a `release` entry is appended to it.
         facts: Public facts for the manifest: at least the reservations that paid.
         signing_key: PEM file of an Ed25519 private key without a passphrase.
+        attempt: Which one the files state that the table is; if it is another by now, nothing is
+            recorded. None if they state none.
+
+    Raises:
+        InvalidRequest: The release is an attempt beyond the account's cap.
+        LedgerError: It is another attempt than the files state.
     """
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     manifest = {**facts, "ledger": account.head(), "files": files}
     write_json(folder / MANIFEST, {"format_version": FORMAT_VERSION, **manifest})
     digest = sha256(folder / MANIFEST)
     paid = list(facts["reservations"])
-    account.record("release", {"manifest": digest, "reservations": paid})
+    entry: dict[str, Any] = {"manifest": digest, "reservations": paid}
+    if attempt is not None:
+        entry |= {"candidate": files[TABLE], "attempt": attempt.entry()}
+    account.record("release", entry)
     _write_head(folder, account, digest, signing_key)
 
 
@@ -253,6 +269,7 @@ def _check_parts(
     faults.extend(f"ledger: {fault}" for fault in state.faults)
     if all(release.get("manifest") != digest for release in state.releases):
         faults.append("the ledger does not record this manifest")
+    faults.extend(_attempt_faults(folder, manifest, state, digest))
     faults.extend(_quote_faults(manifest, extract))
     if (head["head"], head["manifest"], head["account"]) != (
         state.head,
@@ -284,16 +301,50 @@ def _quote_faults(manifest: Mapping[str, Any], extract: Mapping[str, Any]) -> It
         yield "the ledger's head that the manifest quotes is not in the ledger's extract"
 
 
+def attempt_of(state: Replay, digest: str) -> Attempt | None:
+    """Return the attempt that a release was, as the chain counts it; None if none was counted."""
+    for release in state.releases:
+        if release.get("manifest") == digest and "attempt" in release:
+            return Attempt.from_entry(release["attempt"])
+    return None
+
+
+def _attempt_faults(
+    folder: Path, manifest: Mapping[str, Any], state: Replay, digest: str
+) -> Iterator[str]:
+    """Yield what in the folder states another attempt than the chain counts.
+
+    The replay has counted the chain's own attempts. Releases of before they were counted state
+    none, and their entries hold none.
+    """
+    table = manifest["files"].get(TABLE)
+    recorded = [each for each in state.releases if each.get("manifest") == digest]
+    if any(each.get("candidate", table) != table for each in recorded):
+        yield "the ledger records this release for another table"
+    found = attempt_of(state, digest)
+    stated: Mapping[str, Any] = {}
+    if (folder / FACTS).is_file():
+        stated = json.loads((folder / FACTS).read_bytes()).get("statement") or {}
+    if stated.get("attempt") != (None if found is None else found.to_json()):
+        yield "the report states another attempt than the ledger counts"
+    if found is not None and (folder / STATEMENT).is_file():
+        text = " ".join((folder / STATEMENT).read_text(encoding="utf-8").split())
+        if not all(each in text for each in found.sentences()):
+            yield "statement.txt states another attempt than the ledger counts"
+
+
 def _summary(account: str, state: Replay, policy: Policy, digest: str) -> str:
     """Return what an extract adds up to, and whether the release was approved."""
     capacity = policy.filter.capacity(policy.budget)
     measure = "epsilon" if policy.filter.name == "additive" else policy.filter.measure
     declared = f", {len(state.declared)} declared spend(s)" if state.declared else ""
+    attempt = attempt_of(state, digest)
+    counted = f"; attempt {attempt.number} of at most {attempt.most}" if attempt else ""
     return (
         f"account {account!r}: {measure} {show(state.spent.cost)} of {show(capacity.cost)} and "
         f"delta {show(state.spent.delta)} of {show(capacity.delta)} spent in "
         f"{len(state.charges)} charge(s){declared}, {len(state.releases)} release(s), "
-        f"{state.inspections} inspection(s){_approval(state, policy, digest)}"
+        f"{state.inspections} inspection(s){counted}{_approval(state, policy, digest)}"
     )
 
 

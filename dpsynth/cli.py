@@ -240,10 +240,22 @@ def attack(
     classifier: Annotated[
         bool, typer.Option(help="Try the classifier, the slowest of the attacks.")
     ] = True,
+    ledger: Annotated[
+        str | None, typer.Option(help="Ledger of the rows' account: the attack is noted there.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="That account.")] = None,
     as_json: Json = False,
 ) -> None:
     """Attack any table: exact results about private rows, for the custodian only."""
     from dpsynth.standalone import attack_triple
+
+    if (ledger is None) != (account is None):
+        raise InvalidRequest(
+            "An attack was to be noted in a ledger.",
+            "It is noted in one account of one ledger.",
+            "Give both --ledger and --account, or neither.",
+        )
+    noted = None if ledger is None else _cli_ledger.open_ledger(ledger).existing(str(account))
 
     found = attack_triple(
         train,
@@ -253,6 +265,7 @@ def attack(
         epsilon=claimed_epsilon,
         delta=delta,
         classifier=classifier,
+        account=noted,
     )
     if as_json:
         _print(found)

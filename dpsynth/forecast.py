@@ -6,7 +6,18 @@ import math
 from typing import Any
 
 from dpsynth.recipe import Recipe
-from dpsynth.vault import Audit, Discover, Divide, Measure, Person, Select, Step, Train, Tune
+from dpsynth.vault import (
+    Audit,
+    Choose,
+    Discover,
+    Divide,
+    Measure,
+    Person,
+    Select,
+    Step,
+    Train,
+    Tune,
+)
 from dpsynth_accounting import InvalidRequest, statement
 
 
@@ -83,6 +94,16 @@ def _line(step: Step, facts: dict[str, Any], recipe: Recipe, rows: int) -> dict[
         case Tune(candidates, runs, _):
             line["answers"] = f"the best of about {runs} runs of {len(candidates)} candidates"
             line["error"] = "that of the run which is selected"
+        case Choose(candidates, marginals, _):
+            line["answers"] = f"1 of {candidates} tables"
+            line["noise"] = f"epsilon {facts['epsilon_each']:g}"
+            k = recipe.unit.rows * marginals or 1
+            slip = 2 * k / facts["epsilon_each"] * math.log(100 * candidates)
+            line["error"] = (
+                f"may prefer a table farther by about {min(slip / (2 * rows * marginals), 1):.3f}"
+                if marginals
+                else f"may prefer a table in which {slip:.0f} more units are found"
+            )
         case Audit(statistics, marginals, _):
             line["answers"] = f"{statistics} counts on two sides, 1 distance"
             units = max(1.0, rows / recipe.unit.rows * recipe.audit_share / 2)

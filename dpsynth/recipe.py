@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpsynth._audit import audit_step
+from dpsynth.choosing import OPEN, Choice, Gate, require_criterion
 from dpsynth.columns import near
 from dpsynth.recommend import recommend
 from dpsynth.schema import Schema
@@ -82,7 +83,20 @@ class _Shares(BaseModel):
         None, gt=0, description="By default by how many columns are open."
     )
     fit: float = Field(95.0, gt=0)
+    choose: float = Field(2.0, gt=0, description="Of the choice among samples, if there is one.")
     audit: float = Field(5.0, gt=0)
+
+
+class _Choose(BaseModel):
+    model_config = _STRICT
+    samples: int = Field(ge=2, le=1000, description="Tables drawn from the model.")
+    by: str = Field("distance", description="By what they are compared with private rows.")
+
+
+class _Gate(BaseModel):
+    model_config = _STRICT
+    excess: float | None = Field(None, description="Greatest noisy excess of any attack.")
+    distance: float | None = Field(None, description="Greatest noisy mean distance of pairs.")
 
 
 class _Release(BaseModel):
@@ -93,12 +107,16 @@ class _Release(BaseModel):
     )
     audit_share: float = Field(0.2, ge=0, le=0.5, description="Chance that a unit is audited.")
     shares: _Shares = Field(
-        _Shares(discover=None, fit=95.0, audit=5.0), description="How the precision is split."
+        _Shares(discover=None, fit=95.0, choose=2.0, audit=5.0),
+        description="How the precision is split.",
     )
     rows: int | None = Field(None, ge=0, description="Rows to draw; by default the noisy number.")
     target: str | None = Field(None, description="A column that a downstream model would predict.")
     declared_units: int | None = Field(None, ge=1, description="Public number of units, if any.")
     prepared_by: str | None = Field(None, description="Who prepares it, as the ledger names them.")
+    exact: bool = Field(
+        True, description="Whether the custodian gets exact results, once all is decided."
+    )
 
 
 class _File(BaseModel):
@@ -109,6 +127,8 @@ class _File(BaseModel):
     unit: _Unit
     release: _Release
     method: dict[str, Any] = Field(default_factory=dict, description="By default recommended.")
+    choose: _Choose | None = Field(None, description="A private choice among samples.")
+    gate: _Gate | None = Field(None, description="Limits beyond which nothing is released.")
 
 
 class RecipeError(InvalidRequest):
@@ -143,6 +163,10 @@ class Recipe:
     target: str | None
     declared_units: int | None
     prepared_by: str | None
+    exact: bool = True
+    choice: Choice | None = None
+    choice_share: float = 2.0
+    gate: Gate = OPEN
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
@@ -189,9 +213,15 @@ class Recipe:
             target=file.release.target,
             declared_units=file.release.declared_units,
             prepared_by=file.release.prepared_by,
+            exact=file.release.exact,
+            choice=None if file.choose is None else Choice(file.choose.samples, file.choose.by),
+            choice_share=shares.choose,
+            gate=OPEN if file.gate is None else Gate(file.gate.excess, file.gate.distance),
         )
         if recipe.target is not None and recipe.target not in schema.modelled:
             raise RecipeError(path, [f"release.target: {recipe.target!r} is no modelled column"])
+        if recipe.choice is not None:
+            require_criterion(recipe.choice.by, recipe.audit_share, recipe.choice.samples)
         return recipe
 
     @property
@@ -226,8 +256,14 @@ class Recipe:
         return (
             *discovery_step(self.schema, discover),
             *scaled(self.synthesizer.steps(self.schema.modelled), fit),
+            *self._choosing(),
             audit_step(self.schema, target=self.target, weight=audit),
         )
+
+    def _choosing(self) -> tuple[Step, ...]:
+        if self.choice is None:
+            return ()
+        return (self.choice.step(self.schema.modelled, self.choice_share),)
 
     def plan(self) -> Plan:
         """Return the run's plan, calibrated to its budget; no data are read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dpsynth.recipe import Recipe
 from dpsynth.release import Release, internal_folder
 from dpsynth.vault import Block, Vault
 
-_STAGES = 5
+_STAGES = 6
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,16 @@ class RunResult:
     """What a run did, for a person or a machine.
 
     Attributes:
-        release: The release folder, or None if the verdict was a failure.
-        internal: The folder of the internal report.
+        release: The release folder, or None if the verdict was a failure or the gate was shut.
+        internal: The folder of the internal report; None if no exact result was asked for.
         facts: The public facts.
+        against: What the recipe's gate had against a release, a clause each.
     """
 
     release: Path | None
-    internal: Path
+    internal: Path | None
     facts: dict[str, Any]
+    against: tuple[str, ...] = ()
 
     @property
     def released(self) -> bool:
@@ -43,8 +45,9 @@ class RunResult:
         return {
             "released": self.released,
             "release": str(self.release) if self.release else None,
-            "internal": str(self.internal),
+            "internal": str(self.internal) if self.internal else None,
             "verdict": self.facts["verdict"],
+            "gate": list(self.against),
             "statement": self.facts["statement"],
             "fidelity": self.facts["fidelity"],
             "utility": self.facts["utility"],
@@ -57,12 +60,14 @@ class RunResult:
             f"Released: {self.release} (table.csv, {next(self.release.glob('model.*')).name}, "
             "report.html, statement.txt)"
             if self.release
-            else "NOT released: the table failed its attacks."
+            else f"NOT released: {'; '.join(self.against) or 'the table failed its attacks'}."
         )
         utility = facts["utility"]
         lines = [
             where,
-            f"For the custodian only: {self.internal}/report.html",
+            f"For the custodian only: {self.internal}/report.html"
+            if self.internal
+            else "No exact result was read.",
             f"Rows: {facts['rows']['released']} in {len(facts['columns'])} columns, "
             f"by {facts['method']}",
             *facts["statement"]["sentences"],
@@ -89,6 +94,8 @@ def run_recipe(
     """Release a table as a recipe says: one plan of discovery, fit and audit.
 
     Everything that can be refused is refused before the table is opened or anything is charged.
+    Exact results for the custodian are computed last, unless the recipe wants none: whether there
+    is a release was decided by then, on paid answers alone.
 
     Args:
         recipe: What to do.
@@ -116,6 +123,7 @@ def run_recipe(
     account = recipe.open_account()
     if not resume:
         account.require(recipe.epsilon, recipe.delta)
+        account.attempts().of(None).require()
     vault = Vault(
         table,
         recipe.schema,
@@ -137,7 +145,7 @@ def run_recipe(
             epsilon=recipe.epsilon,
             delta=recipe.delta,
             label=recipe.label,
-            meta={"rows": recipe.rows, "target": recipe.target},
+            meta={"rows": recipe.rows, "target": recipe.target, **_fixed(recipe)},
             resume=resume,
             by=recipe.prepared_by,
             notice=notice,
@@ -147,7 +155,10 @@ def run_recipe(
             progress.update(task, advance=1, description="drawing rows")
             seed = _seed(block)
             rows = recipe.rows if recipe.rows is not None else max(0, round(model.rows))
-            drawn = model.sample(rows, rng=np.random.default_rng(seed))
+            if recipe.choice is None:
+                drawn = model.sample(rows, rng=np.random.default_rng(seed))
+            else:
+                drawn = recipe.choice.made(block, model, rows, seed)
             progress.update(task, advance=1, description="attacking the table")
             release = Release.from_block(
                 block,
@@ -159,12 +170,23 @@ def run_recipe(
                 reservations=(block.identity,),
             )
         progress.update(task, advance=1, description="writing the release")
-        where = internal or internal_folder(out)
-        if release.verdict.outcome == "fail":
-            release.write_internal(where)
-            return RunResult(None, where, dict(release.facts))
-        release.write(out, internal=where, signing_key=signing_key)
-    return RunResult(out, where, dict(release.facts))
+        where = (internal or internal_folder(out)) if recipe.exact else None
+        against = tuple(recipe.gate.against(release.facts))
+        released = release.verdict.outcome != "fail" and not against
+        if released:
+            release.write(out, signing_key=signing_key)
+        # Afterwards, so that no exact figure was there to be read when this release was decided.
+        if where is not None:
+            progress.update(task, advance=1, description="computing exact results")
+            release.examined(vault).write_internal(where)
+    return RunResult(out if released else None, where, dict(release.facts), against)
+
+
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe fixed beforehand about the choice and the gate, to keep in public."""
+    choice = {} if recipe.choice is None else {"choose": asdict(recipe.choice)}
+    gate = recipe.gate.to_json()
+    return {**choice, **({"gate": gate} if gate else {})}
 
 
 def _seed(block: Block) -> int:

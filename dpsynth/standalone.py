@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from dpsynth.marginal import MarginalModel
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Model
 from dpsynth.vault import column_names, load_table
-from dpsynth_accounting import InvalidRequest
+from dpsynth_accounting import Account, InvalidRequest
 
 MOST_CATEGORIES = 5_000
 """Most distinct texts of a column that is taken for a list of categories, without a schema."""
@@ -53,6 +54,7 @@ def attack_triple(
     epsilon: float | None = None,
     delta: float = 0.0,
     classifier: bool = True,
+    account: Account | None = None,
 ) -> dict[str, Any]:
     """Attack the output of any tool: exact results, for the custodian alone.
 
@@ -67,6 +69,8 @@ def attack_triple(
         epsilon: What the tool claims for one row, if it does; a lower bound above it fails.
         delta: At which epsilon is claimed or bounded.
         classifier: Whether to try the classifier, which costs more than all else together.
+        account: That of the rows, if they have one: an inspection of the synthetic file is written
+            into it before a row is read, and is an attempt at a release.
 
     Returns:
         JSON data: the outcome, sentences for a person, and all results.
@@ -76,6 +80,9 @@ def attack_triple(
             impossible.
     """
     claim = Claim(((epsilon, delta),))
+    if account is not None:
+        candidate = hashlib.sha256(Path(synthetic).read_bytes()).hexdigest()
+        account.record("inspect", {"purpose": "attack on a table", "candidate": candidate})
     paths = (train, holdout, synthetic)
     notes: list[str] = []
     if schema is None:

@@ -10,6 +10,9 @@ from dpsynth_accounting._errors import LedgerCorrupt as LedgerCorrupt
 from dpsynth_accounting._errors import LedgerError as LedgerError
 from dpsynth_accounting._signing import public_hex as public_hex
 from dpsynth_accounting.account import Account as Account
+from dpsynth_accounting.attempts import MOST_ATTEMPTS as MOST_ATTEMPTS
+from dpsynth_accounting.attempts import Attempt as Attempt
+from dpsynth_accounting.attempts import Attempts as Attempts
 from dpsynth_accounting.budget import ADJACENCY as ADJACENCY
 from dpsynth_accounting.budget import Budget as Budget
 from dpsynth_accounting.budget import checked_delta as checked_delta

@@ -13,6 +13,7 @@ from typing import Any
 from dpsynth_accounting._chain import GENESIS, as_read, chain_hash, moment
 from dpsynth_accounting._errors import BudgetExceeded, LedgerError
 from dpsynth_accounting._store import Database, Store
+from dpsynth_accounting.attempts import Attempts
 from dpsynth_accounting.budget import show
 from dpsynth_accounting.events import canonical
 from dpsynth_accounting.filters import NOTHING, Charge
@@ -211,6 +212,19 @@ def read_entries(db: Database, name: str) -> list[dict[str, Any]]:
         "SELECT payload, hash FROM entries WHERE account=:account ORDER BY seq", account=name
     )
     return [{"payload": json.loads(text), "hash": digest} for text, digest in rows]
+
+
+def read_attempts(db: Database, name: str) -> Attempts:
+    """Return the attempts of an account, read in the transaction that relies on them."""
+    rows = db.rows(
+        "SELECT payload FROM entries WHERE account=:account AND kind IN ('inspect', 'attempts') "
+        "ORDER BY seq",
+        account=name,
+    )
+    found = Attempts()
+    for (text,) in rows:
+        found = found.after(json.loads(text))
+    return found
 
 
 def columns_of(facts: Mapping[str, Any]) -> dict[str, object]:

@@ -16,8 +16,16 @@ from dpsynth_accounting import _signing, events
 from dpsynth_accounting._approval import approval, objection
 from dpsynth_accounting._chain import FORMAT_VERSION, GENESIS, as_read
 from dpsynth_accounting._errors import InvalidRequest, LedgerError
-from dpsynth_accounting._standing import Standing, read_entries, read_standing, require_open, total
+from dpsynth_accounting._standing import (
+    Standing,
+    read_attempts,
+    read_entries,
+    read_standing,
+    require_open,
+    total,
+)
 from dpsynth_accounting._store import Database
+from dpsynth_accounting.attempts import Attempts, require_cap
 from dpsynth_accounting.budget import (
     ADJACENCY,
     Budget,
@@ -224,14 +232,45 @@ class Account:
     # -- notes that charge nothing ---------------------------------------------------------------
 
     def record(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Append an entry that charges nothing: an inspection or a release."""
+        """Append an entry that charges nothing: an inspection or a release.
+
+        An inspection with a ``candidate`` is an attempt, refused beyond the cap; None says that it
+        is not known of which candidate. A release with one gets the ``attempt`` that it is. Both
+        are decided in the transaction that writes the entry.
+
+        Raises:
+            InvalidRequest: It is an attempt beyond the cap, or of another kind.
+            LedgerError: A release states another attempt than it is by now.
+        """
         if kind not in ("inspect", "release"):
             raise InvalidRequest(
                 f"An entry of kind {kind!r} was to be recorded.",
                 "Only inspections and releases are recorded without a charge.",
                 "Reserve what reads rows.",
             )
-        self._note({**facts, "kind": kind})
+        with self._writing(f"An entry on account {self.name!r} was to be written.") as (db, found):
+            payload = read_attempts(db, self.name).checked({**facts, "kind": kind})
+            self.ledger._append(db, found, payload)
+
+    def attempts(self) -> Attempts:
+        """Return the candidates whose exact results were read so far, and the cap."""
+        with self.ledger._reading(f"Account {self.name!r} was to be read.") as db:
+            return read_attempts(db, self.name)
+
+    def allow_attempts(self, most: int, reason: str, by: str) -> None:
+        """Set how many attempts the account allows from now on: for all to see, and why.
+
+        Args:
+            most: At least 1, and at most 1,000.
+            reason: Why, in public terms.
+            by: Who allows it.
+
+        Raises:
+            InvalidRequest: The number cannot be meant, or there is no reason or no name.
+        """
+        require_name(by, "A cap of attempts")
+        require_cap(most, reason)
+        self._note({"kind": "attempts", "most": most, "reason": reason, "by": by})
 
     def attach(self, snapshot: str, table: str, *, by: str) -> None:
         """Note that a snapshot or table is of this population, under public names."""

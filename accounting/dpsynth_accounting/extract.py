@@ -15,6 +15,7 @@ from dpsynth_accounting._chain import GENESIS as GENESIS
 from dpsynth_accounting._chain import chain_hash as chain_hash
 from dpsynth_accounting._errors import InvalidRequest
 from dpsynth_accounting._standing import total
+from dpsynth_accounting.attempts import Attempts, require_cap
 from dpsynth_accounting.budget import ADJACENCY, Budget, checked_delta, checked_epsilon, exact, show
 from dpsynth_accounting.curves import curve
 from dpsynth_accounting.filters import NOTHING, Charge
@@ -54,6 +55,7 @@ class Replay:
         overrides: Other accounts known to be about the same people.
         approvals: Manifest to who approved it, each with whether a signature shows it.
         inspections: How many inspections were recorded.
+        attempts: The candidates whose exact results were read, and the cap.
         moved: Whether the account was moved to another ledger and has not arrived.
         ledger: Identity of the ledger the account is in.
         place: Where that ledger was, hashed.
@@ -78,6 +80,7 @@ class Replay:
     overrides: list[dict[str, Any]] = field(default_factory=list)
     approvals: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     inspections: int = 0
+    attempts: Attempts = field(default_factory=Attempts)
     moved: bool = False
     ledger: str | None = None
     place: str | None = None
@@ -179,11 +182,12 @@ def _apply(state: Replay, payload: Mapping[str, Any]) -> None:
     match kind:
         case "open":
             _open(state, payload)
-        case "inspect":
-            state.inspections += 1
+        case "inspect" | "attempts":
+            _attempt(state, payload)
         case "release" | "attach" | "override":
             lists = {"release": state.releases, "attach": state.attached}
             lists.get(kind, state.overrides).append(dict(payload))
+            _attempt(state, payload)
         case "declare":
             _declare(state, payload)
         case "approve":
@@ -203,6 +207,15 @@ def _open(state: Replay, payload: Mapping[str, Any]) -> None:
     state.policy = Policy.from_json({key: payload[key] for key in FIELDS if key in payload})
     state.unit = payload.get("unit")
     state.ledger, state.place = payload.get("ledger"), payload.get("place")
+
+
+def _attempt(state: Replay, payload: Mapping[str, Any]) -> None:
+    fault = state.attempts.fault(payload)
+    state.faults += [] if fault is None else [fault]
+    if payload["kind"] == "attempts":
+        require_cap(payload["most"], payload["reason"])
+    state.inspections += payload["kind"] == "inspect"
+    state.attempts = state.attempts.after(payload)
 
 
 def _change_place(state: Replay, payload: Mapping[str, Any]) -> None:

@@ -38,6 +38,7 @@ class Odometer:
         left: The epsilon and delta that one further plan may claim.
         spent: The epsilon that the enforced charges come to, and its delta.
         inspections: Exact results that the custodian has seen, which no epsilon covers.
+        attempts: How many candidates for a release these were about, and how many are allowed.
         faults: What does not hold in the chain; then no figure here can be relied on.
     """
 
@@ -48,6 +49,7 @@ class Odometer:
     left: tuple[Fraction, Fraction]
     spent: tuple[Fraction, Fraction]
     inspections: int
+    attempts: tuple[int, int]
     faults: tuple[str, ...]
 
     @property
@@ -151,6 +153,7 @@ class Odometer:
             "by_label": [each.to_json() for each in self.by_label()],
             "by_mechanism": [each.to_json() for each in self.by_mechanism()],
             "inspections": self.inspections,
+            "attempts": dict(zip(("made", "most"), self.attempts, strict=True)),
             "faults": list(self.faults),
         }
 
@@ -187,6 +190,8 @@ class Odometer:
             lines.append(
                 f"Inspections by the custodian, which no epsilon covers: {self.inspections}."
             )
+            made, most = self.attempts
+            lines.append(f"Attempts at a release, in view of exact results: {made} of {most}.")
         lines += _section("By release", self.by_release())
         lines += _section("By label", self.by_label())
         lines += _section("By mechanism (a plan's epsilon apportioned)", self.by_mechanism())
@@ -271,6 +276,7 @@ def _summed(
         _claim(rule, left, budget),
         _rounded_up(_claim(rule, enforced, budget), enforced, rule),
         state.inspections,
+        (state.attempts.made, state.attempts.most),
         faults,
     )
 

@@ -20,6 +20,7 @@ from dpsynth_accounting.events import Event
 from dpsynth_accounting.odometer import RATES, SoFar
 
 if TYPE_CHECKING:
+    from dpsynth_accounting.attempts import Attempt
     from dpsynth_accounting.policy import Policy
 
 NOT_COVERED = (
@@ -121,6 +122,7 @@ class Statement:
         public: What was declared public.
         spent: What all releases of the account add up to, this one included.
         policy: Who prepares and approves releases, and until when.
+        attempt: What exact results had been read when the release was chosen.
     """
 
     epsilon: Fraction
@@ -132,6 +134,7 @@ class Statement:
     public: tuple[PublicFact, ...] = ()
     spent: SoFar | None = None
     policy: Policy | None = None
+    attempt: Attempt | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the statement as plain JSON data."""
@@ -152,6 +155,7 @@ class Statement:
             "declared_public": [each.to_json() for each in self.public],
             "so_far": self.spent.to_json() if self.spent else None,
             "policy": self.policy.to_json() if self.policy else None,
+            "attempt": self.attempt.to_json() if self.attempt else None,
             "oversight": _page.policy_in_words(self.policy),
             "sentences": self.sentences(),
             "not_covered": list(NOT_COVERED),
@@ -178,6 +182,8 @@ class Statement:
         lines.extend(self._of_belief())
         if self.spent is not None:
             lines.extend(self.spent.sentences())
+        if self.attempt is not None:
+            lines.extend(self.attempt.sentences())
         return lines
 
     def _of_belief(self) -> list[str]:
@@ -205,6 +211,7 @@ def statement(
     spent: SoFar | None = None,
     public: Several[PublicFact] = (),
     policy: Policy | None = None,
+    attempt: Attempt | None = None,
 ) -> Statement:
     """Return the statement about a charged plan, its attacker's rates from the plan's own curve.
 
@@ -216,6 +223,7 @@ def statement(
         spent: What the account's releases add up to, this one included.
         public: What was declared public, by whom and from what source.
         policy: The account's policy.
+        attempt: What exact results had been read when the release was chosen.
     """
     price = curve(event)
     points = _frontier(price, epsilon, delta)
@@ -231,6 +239,7 @@ def statement(
         tuple(public),
         spent,
         policy,
+        attempt,
     )
 
 

@@ -304,6 +304,13 @@ def _in_words(name: str, step: Mapping[str, Any]) -> str:
                 f"Tried {count(len(sequence(step.get('candidates'))))} sets of parameters in a "
                 f"secret number of runs, about {of('runs')}, and kept the best run's answers."
             )
+        case "choose":
+            judged = (
+                f"their distance over {of('marginals')} marginal tables"
+                if step.get("marginals")
+                else "how many audited units an attack finds in them"
+            )
+            return f"Chose one of {of('candidates')} synthetic tables, by {judged}."
         case "audit":
             return (
                 f"Counted audited units by {of('statistics')} scores, and compared "

@@ -4,10 +4,12 @@ from dpsynth.vault._block import Block as Block
 from dpsynth.vault._bound import Person as Person
 from dpsynth.vault._bound import Row as Row
 from dpsynth.vault._bound import Unit as Unit
+from dpsynth.vault._choose import Judged as Judged
 from dpsynth.vault._divide import MOST_WEIGHT as MOST_WEIGHT
 from dpsynth.vault._divide import Dividing as Dividing
 from dpsynth.vault._divide import Scores as Scores
 from dpsynth.vault._plan import Audit as Audit
+from dpsynth.vault._plan import Choose as Choose
 from dpsynth.vault._plan import Discover as Discover
 from dpsynth.vault._plan import Divide as Divide
 from dpsynth.vault._plan import Measure as Measure

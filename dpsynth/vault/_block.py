@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 
 from dpsynth.domain import Clique, Domain, resolve
 from dpsynth.engines import marginal_counts
-from dpsynth.vault import _noise
+from dpsynth.vault import _choose, _noise
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
+from dpsynth.vault._choose import Judged
 from dpsynth.vault._discover import Discovery
 from dpsynth.vault._divide import Dividing
 from dpsynth.vault._plan import (
     SAMPLES,
     Audit,
+    Choose,
     Discover,
     Divide,
     Measure,
@@ -385,6 +387,34 @@ class Block:
             for i, each in enumerate(statistics)
         )
         return Audited(counts, found["distance"], math.sqrt(float(distance_noise)))
+
+    def choose(self, tables: Sequence[Judged], coarse: Coarse | None = None) -> int:
+        """Return the place of one of several finished tables, chosen by what its rows are like.
+
+        Args:
+            tables: As many as the plan's Choose step declares. All are made of paid answers or
+                public, and so all of them may be seen: the price is of which one is chosen.
+            coarse: As in :meth:`measure`, for distances.
+
+        Charges: the plan's next Choose step, however many tables there are.
+        """
+        index, step, event = self._expect(Choose)
+        if not _choose.fits(step, tables):
+            raise self._refused("A choice was to be made among other tables than were declared.")
+        for each in tables:
+            self._require_counts(each.answers, coarse)
+        judged = [
+            [t.about, [[list(c), _hashed(model)] for c, model in t.answers.items()]]
+            + (
+                []
+                if (s := t.statistic) is None
+                else [s.of.name, float(s.of.threshold), s.first_row]
+            )
+            for t in tables
+        ]
+        request = self._request(choose=judged, coarse=coarse)
+        draw = _choose.drawing(self, step, event, tables, coarse)
+        return int(json.loads(self._answer(index, 0, request, lambda: canonical(draw()))))
 
     def end(self) -> None:
         """Drop the exact counts that were kept, and keep no more; called where the block ends."""

@@ -138,7 +138,21 @@ class Tune:
     weight: float
 
 
-Step = Discover | Measure | Select | Divide | Train | Audit | Tune
+@dataclass(frozen=True)
+class Choose:
+    """One of ``candidates`` finished tables, by the exponential mechanism.
+
+    The score is minus the L1 distance over ``marginals`` marginals, of which a unit moves each by
+    at most its rows; or, if there are none, minus the audited units that an attack finds more
+    often among those that were in than among those held out, which a unit moves by at most 1.
+    """
+
+    candidates: int
+    marginals: int
+    weight: float
+
+
+Step = Discover | Measure | Select | Divide | Train | Audit | Tune | Choose
 """The closed union of steps."""
 
 
@@ -229,10 +243,12 @@ def _check(steps: Sequence[Step]) -> None:
     for step in steps:
         if isinstance(step, Tune):
             _check_runs(step)
-        counts = [v for k, v in vars(step).items() if k not in ("weight", "rate", "candidates")]
+        other = ("weight", "rate", *(["candidates"] if isinstance(step, Tune) else []))
+        counts = [v for k, v in vars(step).items() if k not in other]
         weight = step.weight
         whole = all(isinstance(c, int) and c >= 0 for c in counts) and sum(counts) > 0
         possible = not isinstance(step, Train) or 0 < step.rate <= 1
+        possible &= not isinstance(step, Choose) or step.candidates > 0
         if not whole or not possible or not (math.isfinite(weight) and weight > 0):
             raise InvalidRequest(
                 f"A {type(step).__name__} step was declared with impossible numbers.",
@@ -266,6 +282,8 @@ def _event(step: Step, k: int, precision: float, delta: Fraction) -> Event:
             return Repeat(_gaussian(k * k, k, precision / marginals), marginals)
         case Select(rounds, _):
             return Repeat(Exponential(rational_down(2 * math.sqrt(precision / rounds))), rounds)
+        case Choose():
+            return Exponential(rational_down(2 * math.sqrt(precision)))
         case Divide(answers, _):
             return GaussianBlock(rational_down(precision), LEAST_SIGMA2, k * answers)
         case Train(rate, steps, _):

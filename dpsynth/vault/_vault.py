@@ -19,8 +19,10 @@ from dpsynth.schema import Schema
 from dpsynth.vault import _people, _rows
 from dpsynth.vault._block import Block, Coarse, Notice
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
+from dpsynth.vault._choose import Judged
 from dpsynth.vault._plan import (
     Audit,
+    Choose,
     Discover,
     Measure,
     Measurement,
@@ -438,15 +440,47 @@ class Vault:
         with self.reserve(steps, epsilon=epsilon, delta=delta, label="audit") as block:
             return block.audit(statistics, answers, about=about, coarse=coarse)
 
-    def inspect(self, question: Callable[[Exposed], T], *, purpose: str) -> T:
+    def choose(
+        self,
+        tables: Sequence[Judged],
+        *,
+        epsilon: Number,
+        delta: Number | None = None,
+        coarse: Coarse | None = None,
+        by: str | None = None,
+    ) -> int:
+        """Choose one of several finished tables, as a block of one step; see :meth:`Block.choose`.
+
+        Charges: epsilon and delta.
+        """
+        marginals = len(tables[0].answers) if tables else 0
+        steps = (Choose(len(tables), marginals, 1.0),)
+        with self.reserve(steps, epsilon=epsilon, delta=delta, label="choose", by=by) as block:
+            return block.choose(tables, coarse)
+
+    def inspect(
+        self, question: Callable[[Exposed], T], *, purpose: str, candidate: str | None = None
+    ) -> T:
         """Answer a custodian's exact question; what it returns is private and never published.
 
-        The inspection is written into the ledger before a row is read.
+        The inspection is written into the ledger before a row is read. It is an attempt at a
+        release, since no epsilon covers what is decided by its answer: the account allows so many,
+        and every later release says how many there were.
+
+        Args:
+            question: Sees the rows.
+            purpose: What it is for, in public terms.
+            candidate: SHA-256 of the synthetic table that it is about, as a release writes it; one
+                table is one attempt however often it is looked at. An inspection without one is
+                an attempt of its own.
 
         Charges: nothing, since nothing of the answer may leave the custodian.
+
+        Raises:
+            InvalidRequest: It is an attempt beyond the account's cap. No row was read.
         """
         domain = self.domain
-        self.account.record("inspect", {"purpose": purpose})
+        self.account.record("inspect", {"purpose": purpose, "candidate": candidate})
         coded = self._coded()
         train, _ = coded.records(domain, TRAIN)
         audit_in, audit_in_units = coded.records(domain, AUDIT_IN)

@@ -111,10 +111,14 @@ def test_a_report_that_promises_more_than_its_ledger_charged_is_refused(
     reservations = json.loads((forged / bundle.MANIFEST).read_bytes())["reservations"]
     for part in (bundle.MANIFEST, bundle.EXTRACT, bundle.HEAD):
         (forged / part).unlink()
-    bundle.write_json(forged / bundle.FACTS, facts)
     account = Ledger(ledger)
     account.adopt("a test", "ada")
-    bundle.seal(forged, account.existing("people"), {"reservations": reservations})
+    people = account.existing("people")
+    attempt = people.attempts().of(bundle.sha256(forged / bundle.TABLE))
+    facts["statement"]["attempt"] = attempt.to_json()
+    bundle.write_json(forged / bundle.FACTS, facts)
+    (forged / bundle.STATEMENT).write_text("\n".join(attempt.sentences()))
+    bundle.seal(forged, people, {"reservations": reservations}, attempt=attempt)
     assert bundle.verify(forged).ok
     with pytest.raises(ReleaseError, match=f"states another {key} than its ledger"):
         explain(forged)

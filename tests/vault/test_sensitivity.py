@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,20 @@ import dpsynth as dp
 from dpsynth.vault import (
     Audit,
     Block,
+    Choose,
     Discover,
     Divide,
+    Judged,
     Measure,
     Plan,
     Select,
     Statistic,
     _block,
     _bound,
+    _choose,
     _discover,
     _divide,
+    _noise,
     _vault,
 )
 from dpsynth.vault._discover import rounds_of
@@ -110,6 +115,8 @@ STEPS = (
     Select(2, 1.0),
     Divide(20, 1.0),
     Audit(4, 2, 1.0),
+    Choose(3, 2, 1.0),
+    Choose(2, 0, 1.0),
 )
 HALVES = {"a": np.array([0, 0, 1]), "c": np.array([0, 1, 1])}
 MARGINALS = {
@@ -141,6 +148,12 @@ def ask(block: Block) -> None:
     shared.choose(MARGINALS, Fraction(1, 32), weights=WEIGHTS, offsets=OFFSETS)
     few = dict(list(MARGINALS.items())[:2])
     block.audit(STATISTICS, few, about="test")
+    block.choose([Judged("a", few), Judged("b", scaled_by(0, few)), Judged("c", scaled_by(9, few))])
+    block.choose([Judged("a", statistic=each) for each in STATISTICS[:2]])
+
+
+def scaled_by(factor: int, answers_: dict[Any, NDArray[np.int64]]) -> dict[Any, NDArray[np.int64]]:
+    return {clique: factor * each for clique, each in answers_.items()}
 
 
 def answers(sides: Sides, unit: Unit, share: float, schema: dp.Schema) -> tuple[list[Exact], Plan]:
@@ -434,13 +447,14 @@ def test_a_part_bound_claimed_for_the_whole_is_flagged(monkeypatch: pytest.Monke
     assert "Measure: more answers than were charged" in violations(TWO, PERSON)
 
 
-def test_rows_counted_where_units_are_charged_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows_over(
-        statistic: Statistic, least: float, records: NDArray[np.int32], units: NDArray[np.int64]
-    ) -> int:
-        del units
-        return int((statistic.of.score(records) >= least).sum()) if len(records) else 0
+def rows_over(
+    statistic: Statistic, least: float, records: NDArray[np.int32], units: NDArray[np.int64]
+) -> int:
+    del units
+    return int((statistic.of.score(records) >= least).sum()) if len(records) else 0
 
+
+def test_rows_counted_where_units_are_charged_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
     all_held_out(monkeypatch)
     monkeypatch.setattr(_block, "units_over", rows_over)
     assert "Audit: an answer" in violations(TWO, PERSON)
@@ -455,6 +469,30 @@ def test_a_squared_score_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     found = violations(TWO, dp.Row(), share=0.0)
     assert {"Select: a score", "Divide: an answer", "Divide: a score"} <= set(found)
+
+
+def test_a_choice_among_tables_with_the_bound_of_one_marginal_is_flagged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table's distance is over two marginals, of which a person moves each by all rows."""
+
+    def of_one(scores: NDArray[np.int64], epsilon: Fraction, _: int, *rest: Any) -> int:
+        return _noise.exponential(scores, epsilon, K, *rest)
+
+    monkeypatch.setattr(_choose, "_noise", SimpleNamespace(exponential=of_one))
+    assert "Choose: a score" in violations(TWO, PERSON, share=0.0)
+
+
+def test_a_choice_by_rows_where_units_are_charged_is_flagged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def all_in(words: NDArray[np.uint64], *_: object, **__: object) -> NDArray[np.uint8]:
+        return np.full(len(words), _bound.AUDIT_IN, dtype=np.uint8)
+
+    monkeypatch.setattr(_bound, "roles", all_in)
+    assert violations(TWO, PERSON) == []
+    monkeypatch.setattr(_choose, "units_over", rows_over)
+    assert violations(TWO, PERSON) == ["Choose: a score"]
 
 
 def test_a_choice_of_weighted_scores_with_the_bound_of_plain_ones_is_flagged(
