@@ -240,6 +240,10 @@ def attack(
     classifier: Annotated[
         bool, typer.Option(help="Try the classifier, the slowest of the attacks.")
     ] = True,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Show another tool's figures too: anonymeter, sdmetrics; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Attack any table: exact results about private rows, for the custodian only."""
@@ -253,6 +257,7 @@ def attack(
         epsilon=claimed_epsilon,
         delta=delta,
         classifier=classifier,
+        peers=peer or (),
     )
     if as_json:
         _print(found)

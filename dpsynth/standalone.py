@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import pandas as pd
 from dpsynth._audit import coded
 from dpsynth._draft import guess
 from dpsynth._values import text_of
-from dpsynth.attacks import Claim, InternalResults, check_validity, internal_results
+from dpsynth.attacks import (
+    Claim,
+    InternalResults,
+    check_validity,
+    internal_results,
+    peer_results,
+    require_peers,
+)
 from dpsynth.domain import resolve
 from dpsynth.marginal import MarginalModel
 from dpsynth.schema import Schema
@@ -53,6 +61,7 @@ def attack_triple(
     epsilon: float | None = None,
     delta: float = 0.0,
     classifier: bool = True,
+    peers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Attack the output of any tool: exact results, for the custodian alone.
 
@@ -67,15 +76,18 @@ def attack_triple(
         epsilon: What the tool claims for one row, if it does; a lower bound above it fails.
         delta: At which epsilon is claimed or bounded.
         classifier: Whether to try the classifier, which costs more than all else together.
+        peers: Other tools, of :data:`dpsynth.attacks.PEERS`, whose figures are put beside ours;
+            they have no part in the outcome.
 
     Returns:
         JSON data: the outcome, sentences for a person, and all results.
 
     Raises:
-        InvalidRequest: A table lacks a column, no column is left to compare, or a claim is
-            impossible.
+        InvalidRequest: A table lacks a column, no column is left to compare, a claim is
+            impossible, or another tool is not installed.
     """
     claim = Claim(((epsilon, delta),))
+    require_peers(peers)
     paths = (train, holdout, synthetic)
     notes: list[str] = []
     if schema is None:
@@ -111,12 +123,16 @@ def attack_triple(
             f"{100 * (1 - valid.valid):.2f} % of the synthetic rows hold values that the schema "
             f"does not allow, in {', '.join(broken)}."
         )
+    beside = peer_results(
+        peers, domain, train=frames[0], holdout=frames[1], synthetic=frames[2], rng=rng
+    )
     return {
         "outcome": exact.verdict.outcome,
         "notes": notes,
-        "sentences": sentences(exact),
+        "sentences": [*sentences(exact), *(line for each in beside for line in each.sentences())],
         "validity": asdict(valid),
         "exact": exact.to_json(),
+        "peers": [asdict(each) for each in beside],
     }
 
 
