@@ -121,10 +121,11 @@ def _inference(triple: Triple) -> tuple[PeerFigure, ...]:
 
     found = []
     for secret in triple.secrets:
+        own = triple.copied()
         evaluator = InferenceEvaluator(
-            ori=triple.train,
-            syn=triple.synthetic,
-            control=triple.holdout,
+            ori=own.train,
+            syn=own.synthetic,
+            control=own.holdout,
             aux_cols=[name for name in triple.train if name != secret],
             secret=secret,
             regression=secret in triple.numbers,

@@ -145,7 +145,8 @@ def as_triple(
 ) -> Triple:
     """Return tables in the form that other tools expect; those that are given are not changed.
 
-    Text that is no category is that which the schema has for it. Dates and moments are numbers.
+    Text that is no category is that which the schema has for it. Dates and moments are numbers:
+    days or seconds since the lower bound.
     """
     tables = [
         table.iloc[np.sort(rng.permutation(len(table))[:MOST_ROWS])]
@@ -169,20 +170,25 @@ def as_triple(
     released = np.column_stack([codes[2][name] for name in domain.names]).astype(np.int32)
     keys = list(labels)
     secrets = tuple(keys[place] for place, _ in hardest(domain, released))
-    return Triple(*map(pd.DataFrame, columns), tuple(numbers), secrets, labels)
+    frames = [pd.DataFrame(each) for each in columns]
+    return Triple(frames[0], frames[1], frames[2], tuple(numbers), secrets, labels)
 
 
 def _numbers(values: Sequence[pd.Series], codec: NumericCodec) -> list[pd.Series]:
-    """Return numbers of one type in all tables: whole ones only if none is missing in any."""
+    """Return numbers of one type in all tables: whole ones only if none is missing in any.
+
+    Moments are counted from the bound, since some tools reckon with an error relative to a number.
+    """
     zone = zone_of(codec.zone) if codec.zone else None
     read = [numbers_of(each, codec.of, zone) for each in values]
-    whole = codec.of == "integer" and all(known.all() for _, known in read)
+    whole = codec.of != "real" and all(known.all() for _, known in read)
+    start = 0 if codec.of in ("integer", "real") else int(codec.starts[0])
     parts: list[NDArray[np.int64] | NDArray[np.float64]] = []
     for numbers, known in read:
         if whole:
-            parts.append(numbers.astype(np.int64))
+            parts.append(numbers.astype(np.int64) - start)
         else:
-            floats = numbers.astype(np.float64)
+            floats = numbers.astype(np.float64) - start
             parts.append(np.where(known & np.isfinite(floats), floats, np.nan))
     return [pd.Series(part) for part in parts]
 
