@@ -179,12 +179,10 @@ def _ours(found: dict[str, Any]) -> dict[str, Any]:
     bound = found["exact"]["epsilon"]["points"][0]["bound"]
     return {
         "name": "verdict",
-        "value": bound,  # beside the outcome, which is what decides
-        "low": 1.0 if found["outcome"] == "fail" else 0.0,
-        "high": 1.0,
-        "leak": "high",
         "outcome": found["outcome"],
-        "failed": [each["test"] for each in failed],
+        "tests_that_fail": len(failed),
+        "first": failed[0]["test"] if failed else None,
+        "epsilon_at_least": round(bound, 3),
     }
 
 
@@ -206,14 +204,21 @@ def separated(figure: str, safe: list[dict[str, Any]], leaky: dict[str, Any]) ->
     others = [_figure(each, figure) for each in safe]
     if found is None or len(others) < SAFE_REPEATS or None in others:
         return {"word": False, "distance": False}
-    word = found["low"] is not None and found["low"] > 0 and all(e["low"] <= 0 for e in others)
+    word = _says(found) and not any(map(_says, others))
+    if "value" not in found:
+        return {"word": word, "distance": False}  # ours must say it itself
     values = [each["value"] for each in others]
-    far = PREDICTED * statistics.stdev(values)
     ahead = found["value"] - statistics.mean(values)
     if found["leak"] == "low":
         ahead = -ahead
-    decides = figure != "verdict"  # ours must say it itself
-    return {"word": word, "distance": decides and ahead > far and ahead > 0}
+    return {"word": word, "distance": ahead > max(PREDICTED * statistics.stdev(values), 0.0)}
+
+
+def _says(figure: dict[str, Any]) -> bool:
+    """Return whether a figure says "leak" by itself."""
+    if "outcome" in figure:
+        return figure["outcome"] == "fail"
+    return figure["low"] is not None and figure["low"] > 0
 
 
 def _figure(run: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -117,11 +117,14 @@ def attack_triple(
         classifier=classifier,
     )
     valid = check_validity(domain, frames[2])
-    broken = [*valid.outside, *valid.impossible]
-    if broken:
+    if valid.broken:
+        told = ", ".join(
+            f"{' x '.join(each.columns)} ({each.rule}: {each.broken:,} rows)"
+            for each in valid.broken
+        )
         notes.append(
-            f"{100 * (1 - valid.valid):.2f} % of the synthetic rows hold values that the schema "
-            f"does not allow, in {', '.join(broken)}."
+            f"{100 * (1 - valid.valid):.2f} % of the synthetic rows break a rule of the schema: "
+            f"{told}."
         )
     beside = peer_results(
         peers, domain, train=frames[0], holdout=frames[1], synthetic=frames[2], rng=rng

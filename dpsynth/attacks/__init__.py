@@ -41,6 +41,7 @@ from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack
 from dpsynth.attacks.shadow import shadow_attack as shadow_attack
 from dpsynth.attacks.suite import InternalResults as InternalResults
 from dpsynth.attacks.suite import internal_results as internal_results
+from dpsynth.attacks.validity import RuleCheck as RuleCheck
 from dpsynth.attacks.validity import Validity as Validity
 from dpsynth.attacks.validity import check_validity as check_validity
 from dpsynth.attacks.verdict import AttackCounts as AttackCounts
