@@ -129,7 +129,9 @@ def peer_results(
             try:
                 with _silent():
                     figures += call(triple.copied())
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # compiled code may panic with what is no Exception
                 # Its message may hold a value of a row: only its class is told.
                 stopped[part] = type(error).__name__
         found.append(PeerResult(name, versions[name], tuple(figures), stopped))
@@ -195,8 +197,12 @@ def _numbers(values: Sequence[pd.Series], codec: NumericCodec) -> list[pd.Series
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Let a tool print, warn and log nothing: what it says may hold a value of a row."""
+    """Let a tool print, warn and log nothing: what it says may hold a value of a row.
+
+    Compiled code writes past Python, so the process's own output and errors are turned away too.
+    """
     disabled = logging.root.manager.disable
+    kept = {place: os.dup(place) for place in (1, 2)}
     with (
         open(os.devnull, "w") as nowhere,  # noqa: PTH123  a device
         redirect_stdout(nowhere),
@@ -206,7 +212,12 @@ def _silent() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
+        for place in kept:
+            os.dup2(nowhere.fileno(), place)
         try:
             yield
         finally:
+            for place, before in kept.items():
+                os.dup2(before, place)
+                os.close(before)
             logging.disable(disabled)

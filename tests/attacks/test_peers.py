@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -75,6 +76,7 @@ class Fakes:
     def __init__(self) -> None:
         self.given: list[dict[str, Any]] = []
         self.fail = ""
+        self.error: type[BaseException] = ValueError
 
     def _take(self, name: str, given: dict[str, Any]) -> None:
         frames = {key: each for key, each in given.items() if isinstance(each, pd.DataFrame)}
@@ -82,10 +84,11 @@ class Fakes:
         for frame in frames.values():
             frame.iloc[:, 0] = -1
         print(SECRET)
+        os.write(2, SECRET.encode())  # as compiled code does
         logging.getLogger("anonymeter").warning(SECRET)
         warnings.warn(SECRET, stacklevel=1)
         if name == self.fail:
-            raise ValueError(SECRET)
+            raise self.error(SECRET)
 
     def evaluator(self, name: str) -> type:
         fakes = self
@@ -257,6 +260,18 @@ def test_a_part_that_crashes_is_said_by_its_class_alone(
     assert logging.root.manager.disable == logging.NOTSET
 
 
+class Panic(BaseException):
+    """What compiled code may raise."""
+
+
+def test_a_panic_of_compiled_code_is_a_crash_and_an_interruption_is_none(fakes: Fakes) -> None:
+    fakes.fail, fakes.error = "NewRowSynthesis", Panic
+    assert results(("sdmetrics",))[0].stopped == {"NewRowSynthesis": "Panic"}
+    fakes.error = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        results(("sdmetrics",))
+
+
 def test_the_fakes_do_tell_what_they_must_not(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,7 +282,9 @@ def test_the_fakes_do_tell_what_they_must_not(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results()
-    assert SECRET in capfd.readouterr().out
+    out, err = capfd.readouterr()
+    assert SECRET in out
+    assert SECRET in err
 
 
 def test_what_is_not_known_or_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
