@@ -308,6 +308,14 @@ def main() -> None:
             write(Path(name), *grown(options.data, 50_000))
             for part in OURS:
                 one("safe", 0, 50_000, part, Path(name))
+    for line in summary(runs):
+        print(_row(line))
+
+
+def _row(line: dict[str, Any]) -> str:
+    cost = "did not finish" if line["cpu"] is None else f"{line['cpu']:7.1f} s{line['peak']:7} MB"
+    seen = ", ".join(table for table, by in line["separates"].items() if by) or "none"
+    return f"{line['part']:42}{cost}  separates {seen}"
 
 
 def _version(options: Any, tool: str) -> str:
