@@ -9,7 +9,7 @@ files. Each part of a tool is a process of its own on one thread; CPU seconds in
 compilation and child processes, and the memory is the peak of its largest process. Ours is the
 command ``dpsynth attack``, whose compiled kernels are in numba's cache from the second run on.
 
-*What it means to separate* was laid down before any figure was seen. Five tables are safe, each
+*What it means to separate* was laid down before these runs. Five tables are safe, each
 from another division of the rows. One figure of a tool separates a leaking table if either
 
 - *by its own word*: the tool decides by itself, and says "leak" of the leaking table and of none of
