@@ -244,6 +244,10 @@ def attack(
         str | None, typer.Option(help="Ledger of the rows' account: the attack is noted there.")
     ] = None,
     account: Annotated[str | None, typer.Option(help="That account.")] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Show another tool's figures too: anonymeter, sdmetrics; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Attack any table: exact results about private rows, for the custodian only."""
@@ -266,6 +270,7 @@ def attack(
         delta=delta,
         classifier=classifier,
         account=noted,
+        peers=peer or (),
     )
     if as_json:
         _print(found)

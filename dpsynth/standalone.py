@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ import pandas as pd
 from dpsynth._audit import coded
 from dpsynth._draft import guess
 from dpsynth._values import text_of
-from dpsynth.attacks import Claim, InternalResults, check_validity, internal_results
+from dpsynth.attacks import (
+    Claim,
+    InternalResults,
+    check_validity,
+    internal_results,
+    peer_results,
+    require_peers,
+)
 from dpsynth.domain import resolve
 from dpsynth.marginal import MarginalModel
 from dpsynth.schema import Schema
@@ -55,6 +63,7 @@ def attack_triple(
     delta: float = 0.0,
     classifier: bool = True,
     account: Account | None = None,
+    peers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Attack the output of any tool: exact results, for the custodian alone.
 
@@ -71,15 +80,18 @@ def attack_triple(
         classifier: Whether to try the classifier, which costs more than all else together.
         account: That of the rows, if they have one: an inspection of the synthetic file is written
             into it before a row is read, and is an attempt at a release.
+        peers: Other tools, of :data:`dpsynth.attacks.PEERS`, whose figures are put beside ours;
+            they have no part in the outcome.
 
     Returns:
         JSON data: the outcome, sentences for a person, and all results.
 
     Raises:
-        InvalidRequest: A table lacks a column, no column is left to compare, or a claim is
-            impossible.
+        InvalidRequest: A table lacks a column, no column is left to compare, a claim is
+            impossible, or another tool is not installed.
     """
     claim = Claim(((epsilon, delta),))
+    require_peers(peers)
     if account is not None:
         candidate = hashlib.sha256(Path(synthetic).read_bytes()).hexdigest()
         account.record("inspect", {"purpose": "attack on a table", "candidate": candidate})
@@ -112,18 +124,25 @@ def attack_triple(
         classifier=classifier,
     )
     valid = check_validity(domain, frames[2])
-    broken = [*valid.outside, *valid.impossible]
-    if broken:
-        notes.append(
-            f"{100 * (1 - valid.valid):.2f} % of the synthetic rows hold values that the schema "
-            f"does not allow, in {', '.join(broken)}."
+    if valid.broken:
+        told = ", ".join(
+            f"{' x '.join(each.columns)} ({each.rule}: {each.broken:,} rows)"
+            for each in valid.broken
         )
+        notes.append(
+            f"{100 * (1 - valid.valid):.2f} % of the synthetic rows break a rule of the schema: "
+            f"{told}."
+        )
+    beside = peer_results(
+        peers, domain, train=frames[0], holdout=frames[1], synthetic=frames[2], rng=rng
+    )
     return {
         "outcome": exact.verdict.outcome,
         "notes": notes,
-        "sentences": sentences(exact),
+        "sentences": [*sentences(exact), *(line for each in beside for line in each.sentences())],
         "validity": asdict(valid),
         "exact": exact.to_json(),
+        "peers": [asdict(each) for each in beside],
     }
 
 

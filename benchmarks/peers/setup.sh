@@ -18,3 +18,8 @@ mkdir -p "$folder"
 "$folder/faiss/bin/pip" install --quiet faiss-cpu==1.15.1
 "$python" -m venv "$folder/sdmetrics"
 "$folder/sdmetrics/bin/pip" install --quiet sdmetrics==0.32.0
+"$python" -m venv "$folder/anonymeter"
+"$folder/anonymeter/bin/pip" install --quiet anonymeter==1.1.0
+"$python" -m venv "$folder/mostlyai"
+"$folder/mostlyai/bin/pip" install --quiet torch==2.13.0
+"$folder/mostlyai/bin/pip" install --quiet mostlyai-qa==1.10.11

@@ -1,5 +1,6 @@
 """Attacks on a released table, and what may be concluded from them."""
 
+from dpsynth.attacks._peer_calls import PeerFigure as PeerFigure
 from dpsynth.attacks._shadow_findings import Guessed as Guessed
 from dpsynth.attacks._shadow_findings import ShadowAttack as ShadowAttack
 from dpsynth.attacks.canaries import CanaryAudit as CanaryAudit
@@ -30,12 +31,17 @@ from dpsynth.attacks.membership import ExactMatch as ExactMatch
 from dpsynth.attacks.membership import NearestDistance as NearestDistance
 from dpsynth.attacks.membership import RecordAttack as RecordAttack
 from dpsynth.attacks.neighbours import nearest_distances as nearest_distances
+from dpsynth.attacks.peers import PEERS as PEERS
+from dpsynth.attacks.peers import PeerResult as PeerResult
+from dpsynth.attacks.peers import peer_results as peer_results
+from dpsynth.attacks.peers import require_peers as require_peers
 from dpsynth.attacks.plugins import record_attacks as record_attacks
 from dpsynth.attacks.plugins import reference_attacks as reference_attacks
 from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack
 from dpsynth.attacks.shadow import shadow_attack as shadow_attack
 from dpsynth.attacks.suite import InternalResults as InternalResults
 from dpsynth.attacks.suite import internal_results as internal_results
+from dpsynth.attacks.validity import RuleCheck as RuleCheck
 from dpsynth.attacks.validity import Validity as Validity
 from dpsynth.attacks.validity import check_validity as check_validity
 from dpsynth.attacks.verdict import AttackCounts as AttackCounts

@@ -209,7 +209,7 @@ def inference(
     if len(domain.names) < 2:
         return {}
     found = {}
-    for j, groups in _secrets(domain, release):
+    for j, groups in hardest(domain, release):
         rest = [i for i in range(len(domain.names)) if i != j]
         part = sub_domain(domain, tuple(domain.names[i] for i in rest))
         values = groups[release[:, j]]
@@ -229,8 +229,8 @@ def inference(
     return found
 
 
-def _secrets(domain: Domain, release: Rows) -> list[tuple[int, NDArray[np.int64]]]:
-    """Return the columns to guess, each with a map of its codes to groups."""
+def hardest(domain: Domain, release: Rows) -> list[tuple[int, NDArray[np.int64]]]:
+    """Return the columns that are hardest to guess, each with a map of its codes to groups."""
     found = []
     for j, name in enumerate(domain.names):
         size, ordered = domain.size(name), domain.ordered(name)

@@ -1,4 +1,4 @@
-"""Whether a synthetic table holds values that its domain knows, in combinations that can be.
+"""Whether a synthetic table keeps each rule of its schema, and lacks what cannot be.
 
 Figures on the synthetic table alone: no private row is read.
 """
@@ -7,29 +7,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from dpsynth._values import numbers_of
+from dpsynth.codec import NumericCodec
 from dpsynth.domain import Domain
+from dpsynth.grids import lattice
 from dpsynth_accounting import InvalidRequest
+
+_ROUNDING = 1e-6
+"""Part of a step by which a number may lie beside it, as files round it."""
+
+
+@dataclass(frozen=True)
+class RuleCheck:
+    """One rule, and how many rows break it.
+
+    Attributes:
+        rule: ``domain``: the value, if there is one, is one of the column's; ``not missing``: there
+            is a value; ``step``: it is a whole number of steps above the lower bound; ``unique``:
+            no row above has the same key; ``possible``: the row is not among impossible ones.
+        columns: The columns that it is about.
+        broken: Rows that break it.
+    """
+
+    rule: Literal["domain", "not missing", "step", "unique", "possible"]
+    columns: tuple[str, ...]
+    broken: int
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Rows of a synthetic table that break a rule.
+    """Every rule of a synthetic table.
 
     Attributes:
         rows: Rows of the table.
-        outside: For each column with any, rows whose value is none of the domain's.
-        impossible: For each rule that is broken, named by its columns, rows that break it.
         valid: Share of the rows that break none.
+        rules: Each rule that was checked, also those that no row breaks.
     """
 
     rows: int
-    outside: dict[str, int]
-    impossible: dict[str, int]
     valid: float
+    rules: tuple[RuleCheck, ...]
+
+    @property
+    def broken(self) -> tuple[RuleCheck, ...]:
+        """Return the rules that some row breaks."""
+        return tuple(each for each in self.rules if each.broken)
 
 
 def check_validity(
@@ -39,7 +67,8 @@ def check_validity(
 
     Args:
         domain: What the columns may hold.
-        table: The synthetic rows, with every modelled column; not changed.
+        table: The synthetic rows, with every modelled column; keys are checked if they are there;
+            not changed.
         impossible: Combinations of values that no row can have, each table's lines over its
             columns, as for :func:`dpsynth.from_marginals`.
 
@@ -48,21 +77,34 @@ def check_validity(
     """
     codes = domain.encode(table)
     broken = np.zeros(len(table), dtype=bool)
-    outside: dict[str, int] = {}
+    rules: list[RuleCheck] = []
+
+    def check(
+        rule: Literal["domain", "not missing", "step", "unique", "possible"],
+        columns: tuple[str, ...],
+        hit: NDArray[np.bool_],
+    ) -> None:
+        nonlocal broken
+        broken |= hit
+        rules.append(RuleCheck(rule, columns, int(hit.sum())))
+
     for name in domain.names:
         values, codec = table[name], domain.codecs[name]
-        known = codec.holds(values)
-        if codec.missing:
-            known |= values.isna().to_numpy()
-        broken |= ~known
-        if not known.all():
-            outside[name] = int((~known).sum())
-    zeros: dict[str, int] = {}
+        gone = values.isna().to_numpy(dtype=bool)
+        held = codec.holds(values)
+        check("domain", (name,), ~held & ~gone)
+        if not codec.missing:
+            check("not missing", (name,), gone)
+        if isinstance(codec, NumericCodec) and codec.step is not None:
+            check("step", (name,), held & _between_steps(values, codec, codec.step))
+    for name in domain.output:
+        if name not in domain.codecs and name in table:
+            check("unique", (name,), table[name].duplicated().to_numpy(dtype=bool))
     for rule in impossible:
-        names = [str(name) for name in rule.columns]
+        names = tuple(str(name) for name in rule.columns)
         if not names or not set(names) <= set(domain.names):
             raise InvalidRequest(
-                f"Impossible values of {tuple(names)} were given.",
+                f"Impossible values of {names} were given.",
                 f"Modelled columns are {', '.join(domain.names)}.",
                 "Name each column once.",
             )
@@ -70,9 +112,16 @@ def check_validity(
         rows = np.column_stack([codes[name] for name in names])
         wanted = {tuple(line) for line in forbidden.tolist()}
         hit = np.array([tuple(line) in wanted for line in rows.tolist()], dtype=bool)
-        broken |= hit
-        if hit.any():
-            label = " x ".join(names)
-            zeros[label] = zeros.get(label, 0) + int(hit.sum())
+        check("possible", names, hit)
     share = 1 - float(broken.mean()) if len(table) else 1.0
-    return Validity(len(table), outside, zeros, share)
+    return Validity(len(table), share, tuple(rules))
+
+
+def _between_steps(values: pd.Series, codec: NumericCodec, step: float) -> NDArray[np.bool_]:
+    numbers, _ = numbers_of(values, codec.of)
+    lower = float(codec.starts[0])
+    inside = np.clip(numbers, lower, float(codec.upper))
+    nearest = lattice(lower, np.rint((inside - lower) / step).astype(np.int64), step)
+    beside = np.abs(inside - nearest) - 2 * np.spacing(np.abs(inside))
+    # The upper bound is a value, even where it is no whole number of steps above the lower one.
+    return np.asarray((beside > _ROUNDING * step) & (inside < codec.upper))

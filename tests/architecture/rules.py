@@ -47,12 +47,14 @@ ROOF = len(_HEIGHTS)
 
 LAZY = frozenset(
     {
+        "anonymeter",
         "cryptography",
         "diffprivlib",
         "dp_accounting",
         "duckdb",
         "numba",
         "pyarrow",
+        "sdmetrics",
         "sklearn",
         "statsmodels",
     }

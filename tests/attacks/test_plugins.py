@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dpsynth.attacks import check_validity, plugins, record_attacks, reference_attacks
-from dpsynth.columns import Categorical, Integer
+from dpsynth.columns import Categorical, Integer, Key, Real
 from dpsynth.domain import Domain, resolve
 from dpsynth.schema import Schema
 from dpsynth_accounting import InvalidRequest
@@ -81,16 +81,40 @@ def test_a_door_that_is_broken_is_said(
 
 
 def test_validity_by_hand() -> None:
-    domain = resolve(
-        Schema({"a": Integer(0, 4), "b": Categorical(("x", "y"), missing=True)}),
-        categories={},
-        bounds={},
+    columns = {
+        "id": Key(),
+        "a": Integer(0, 4),
+        "b": Categorical(("x", "y"), missing=True),
+        "c": Real(0.1, 1.0, step=0.2),
+    }
+    domain = resolve(Schema(columns), categories={}, bounds={})
+    table = pd.DataFrame(
+        {
+            "id": [1, 2, 3, 4, 4],
+            "a": [0, 4, 5, 2, 1],
+            "b": ["x", None, "y", "z", "y"],
+            "c": [0.1 + 0.2 * 2, 1.0, 0.4, 1.5, np.nan],
+        }
     )
-    table = pd.DataFrame({"a": [0, 4, 5, 2, 1], "b": ["x", None, "y", "z", "y"]})
     rule = pd.DataFrame({"a": [1, 0], "b": ["y", "y"]})
-    found = check_validity(domain, table, impossible=(rule,))
-    assert (found.rows, found.outside, found.impossible) == (5, {"a": 1, "b": 1}, {"a x b": 1})
-    assert found.valid == pytest.approx(2 / 5)
+    other = pd.DataFrame({"b": ["x", "y"], "a": [1, 3]})
+    before = table.copy()
+    found = check_validity(domain, table, impossible=(rule, other))
+    pd.testing.assert_frame_equal(table, before)
+    assert [(each.rule, each.columns, each.broken) for each in found.rules] == [
+        ("domain", ("a",), 1),
+        ("not missing", ("a",), 0),
+        ("domain", ("b",), 1),
+        ("domain", ("c",), 1),
+        ("not missing", ("c",), 1),
+        ("step", ("c",), 1),
+        ("unique", ("id",), 1),
+        ("possible", ("a", "b"), 1),
+        ("possible", ("b", "a"), 0),
+    ]
+    assert len(found.broken) == 7
+    assert (found.rows, found.valid) == (5, pytest.approx(2 / 5))
     assert check_validity(domain, table.iloc[:2]).valid == 1.0
+    assert check_validity(domain, table.iloc[:0]).valid == 1.0
     with pytest.raises(InvalidRequest, match="Impossible"):
-        check_validity(domain, table, impossible=(pd.DataFrame({"c": [1]}),))
+        check_validity(domain, table, impossible=(pd.DataFrame({"d": [1]}),))

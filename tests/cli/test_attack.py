@@ -68,6 +68,34 @@ def test_an_impossible_claim_is_refused_before_a_file_is_read(
     assert "a claim is 0 or above" in error
 
 
+def test_an_unknown_tool_is_refused_before_a_file_is_read(
+    tables: list[object], dpsynth: Runner
+) -> None:
+    code, _, error = dpsynth(*tables, "--synthetic", "none.csv", "--peer", "other")
+    assert code == 2
+    assert "anonymeter and sdmetrics" in error
+
+
+def test_a_broken_rule_is_said_with_its_count(
+    tables: list[object], tmp_path: Path, dpsynth: Runner
+) -> None:
+    schema = tmp_path / "schema.toml"
+    schema.write_text(
+        "format_version = 1\n[columns.age]\ntype = 'integer'\nlower = 0\nupper = 110\n"
+        "[columns.income]\ntype = 'real'\nlower = 0.0\nupper = 1e6\nstep = 1000.0\n"
+    )
+    made = pd.read_csv(tmp_path / "fresh.csv")
+    made.loc[:4, "age"] = 200
+    made["income"] = 2000.0
+    made.loc[2:3, "income"] = 2000.1
+    made.to_csv(tmp_path / "made.csv", index=False)
+    words = ("--synthetic", tmp_path / "made.csv", "--schema", schema, "--no-classifier")
+    _, _, error = dpsynth(*tables, *words)
+    told = " ".join(error.split())
+    assert "0.83 % of the synthetic rows break a rule of the schema" in told
+    assert "age (domain: 5 rows), income (step: 2 rows)" in told
+
+
 def test_tables_of_keys_alone_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="No column is left"):
         standalone.drafted(pd.DataFrame({"id": [f"a long enough key {i}" for i in range(90)]}))
