@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import html
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpsynth.choosing import Gate
 from dpsynth_accounting import (
     Account,
     Attempt,
@@ -29,10 +32,11 @@ from dpsynth_accounting import (
     show,
     verify_extract,
 )
+from dpsynth_accounting.attempts import INFORMED, UNINFORMED
 
 FORMAT_VERSION = 1
 MANIFEST, EXTRACT, HEAD, FACTS = "manifest.json", "ledger.json", "head.json", "report.json"
-TABLE, STATEMENT = "table.csv", "statement.txt"
+TABLE, STATEMENT, PAGE = "table.csv", "statement.txt", "report.html"
 
 
 class ReleaseError(DpsynthError):
@@ -270,6 +274,7 @@ def _check_parts(
     if all(release.get("manifest") != digest for release in state.releases):
         faults.append("the ledger does not record this manifest")
     faults.extend(_attempt_faults(folder, manifest, state, digest))
+    faults.extend(_gate_faults(folder, manifest, extract))
     faults.extend(_quote_faults(manifest, extract))
     if (head["head"], head["manifest"], head["account"]) != (
         state.head,
@@ -327,10 +332,35 @@ def _attempt_faults(
         stated = json.loads((folder / FACTS).read_bytes()).get("statement") or {}
     if stated.get("attempt") != (None if found is None else found.to_json()):
         yield "the report states another attempt than the ledger counts"
-    if found is not None and (folder / STATEMENT).is_file():
-        text = " ".join((folder / STATEMENT).read_text(encoding="utf-8").split())
-        if not all(each in text for each in found.sentences()):
-            yield "statement.txt states another attempt than the ledger counts"
+    if found is None:
+        return
+    texts = {FACTS: " ".join(stated.get("sentences", ()))}
+    for name in (STATEMENT, PAGE):
+        if (folder / name).is_file():
+            texts[name] = _plain((folder / name).read_text(encoding="utf-8"))
+    for name, text in texts.items():
+        once = text.count(UNINFORMED) + text.count(INFORMED) == 1
+        if not (once and all(each in text for each in found.sentences())):
+            yield f"{name} states another attempt than the ledger counts"
+
+
+def _plain(text: str) -> str:
+    """Return a page without its tags, and its white space folded."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def _gate_faults(
+    folder: Path, manifest: Mapping[str, Any], extract: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what a gate that was fixed with a charge has against the report's noisy figures."""
+    if not (folder / FACTS).is_file():
+        return
+    facts = json.loads((folder / FACTS).read_bytes())
+    for entry in extract["entries"]:
+        payload = entry["payload"]
+        if payload["kind"] == "reserve" and payload["reservation"] in manifest["reservations"]:
+            gate = Gate(**(payload.get("meta") or {}).get("gate", {}))
+            yield from (f"the gate was shut: {reason}" for reason in gate.against(facts))
 
 
 def _summary(account: str, state: Replay, policy: Policy, digest: str) -> str:
@@ -340,6 +370,9 @@ def _summary(account: str, state: Replay, policy: Policy, digest: str) -> str:
     declared = f", {len(state.declared)} declared spend(s)" if state.declared else ""
     attempt = attempt_of(state, digest)
     counted = f"; attempt {attempt.number} of at most {attempt.most}" if attempt else ""
+    since = state.attempts.made - (attempt.number - 1 + attempt.own) if attempt else 0
+    if since:
+        counted += f", exact results of {since} candidate(s) read since"
     return (
         f"account {account!r}: {measure} {show(state.spent.cost)} of {show(capacity.cost)} and "
         f"delta {show(state.spent.delta)} of {show(capacity.delta)} spent in "
@@ -378,6 +411,36 @@ def _check_signature(head: Mapping[str, Any], public_key: Path | None, faults: l
         faults.append("the release is signed with another key than the one given")
         return "signed"
     return "authentic"
+
+
+def require_apart(internal: Path, folder: Path) -> None:
+    """Refuse a folder of exact results that is, or lies in, the release folder.
+
+    Raises:
+        ReleaseError: It does; whoever gets the release would get them.
+    """
+    mine, public = internal.resolve(), folder.resolve()
+    if mine == public or public in mine.parents:
+        raise ReleaseError(
+            f"The internal report was to be written to {internal}.",
+            f"That is part of the release folder {folder}, which is handed out.",
+            "Give a folder beside it.",
+        )
+
+
+def require_no_release(folder: Path) -> None:
+    """Refuse a folder of exact results that holds a release.
+
+    Raises:
+        ReleaseError: There is a manifest in it.
+    """
+    if (folder / MANIFEST).exists():
+        raise ReleaseError(
+            f"The internal report was to be written to {folder}.",
+            "It holds a release, which is handed out.",
+            "Give another folder.",
+            touched=True,
+        )
 
 
 def require_key(path: Path) -> None:

@@ -37,7 +37,7 @@ from dpsynth.report import internal_html, public_html
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Model
 from dpsynth.vault import Block, Vault
-from dpsynth_accounting import Account, Attempt, Statement
+from dpsynth_accounting import Account, Attempt, InvalidRequest, Statement
 from dpsynth_accounting.budget import Number
 
 AUDIT_SHARE_OF_BUDGET = Fraction(1, 20)
@@ -188,9 +188,17 @@ class Release:
         Charges: nothing, since nothing of them may leave the custodian.
 
         Raises:
-            InvalidRequest: The table is an attempt beyond the account's cap. No row was read.
+            InvalidRequest: The table is an attempt beyond the account's cap, or the vault is on
+                another account. No row was read.
         """
         account, paid = vault.account, self.facts["reservations"]
+        mine, theirs = ((each.ledger.identity, each.name) for each in (self._account, account))
+        if mine != theirs:
+            raise InvalidRequest(
+                "Exact results of a release were asked of another account's vault.",
+                "They are an attempt on the account that paid for the release.",
+                "Give a vault of that account.",
+            )
         codes, candidate = coded(self.model.domain, self.table), candidate_of(self.table)
         claim = None
         if vault.audit_share and not vault.own_holdout:
@@ -237,11 +245,13 @@ class Release:
         """
         folder = Path(folder)
         bundle.require_new(folder)
+        aside = Path(internal) if internal else internal_folder(folder)
+        bundle.require_apart(aside, folder)
         if signing_key is not None:
             bundle.require_key(Path(signing_key))
         _refuse_canaries(self.facts["unit"].get("canaries", False), "written", touched=True)
         if internal is not None or self.internal is not None:
-            self.write_internal(Path(internal) if internal else internal_folder(folder))
+            self.write_internal(aside)
         if self.model.domain.not_private or self.facts["unit"].get("not_private"):
             raise ReleaseError(
                 f"A release was to be written to {folder}.",
@@ -264,7 +274,7 @@ class Release:
             bundle.write_json(scratch / "domain.json", self.model.domain.to_json())
             (scratch / "schema.toml").write_text(self.schema.dump(), encoding="utf-8")
             bundle.write_json(scratch / bundle.FACTS, made.facts)
-            (scratch / "report.html").write_text(
+            (scratch / bundle.PAGE).write_text(
                 public_html(made.facts, self.table), encoding="utf-8"
             )
             (scratch / bundle.STATEMENT).write_text(
@@ -292,6 +302,7 @@ class Release:
                 "Ask for them with `examined`: that is an attempt, written in the ledger.",
                 touched=True,
             )
+        bundle.require_no_release(folder)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name, text in (
@@ -308,7 +319,7 @@ class Release:
             raise ReleaseError(
                 f"The internal report was to be written to {folder}.",
                 f"The file system refused ({error.strerror or type(error).__name__}).",
-                "Free some space or choose another place, then run again with --resume.",
+                "Free some space or choose another place, and write it again.",
                 touched=True,
             ) from error
 

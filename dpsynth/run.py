@@ -17,6 +17,10 @@ from dpsynth.release import Release, internal_folder
 from dpsynth.vault import Block, Vault
 
 _STAGES = 6
+_LOST = (
+    "The exact results for the custodian could not be computed or written. Nothing else depends on "
+    "them; `dpsynth attack --ledger` computes them too."
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class RunResult:
         internal: The folder of the internal report; None if no exact result was asked for.
         facts: The public facts.
         against: What the recipe's gate had against a release, a clause each.
+        lost: Whether exact results were asked for and could not be computed or written.
     """
 
     release: Path | None
     internal: Path | None
     facts: dict[str, Any]
     against: tuple[str, ...] = ()
+    lost: bool = False
 
     @property
     def released(self) -> bool:
@@ -67,6 +73,8 @@ class RunResult:
             where,
             f"For the custodian only: {self.internal}/report.html"
             if self.internal
+            else _LOST
+            if self.lost
             else "No exact result was read.",
             f"Rows: {facts['rows']['released']} in {len(facts['columns'])} columns, "
             f"by {facts['method']}",
@@ -117,13 +125,16 @@ def run_recipe(
     """
     out = Path(out)
     bundle.require_new(out)
+    where = (internal or internal_folder(out)) if recipe.exact else None
+    if where is not None:
+        bundle.require_apart(where, out)
     if signing_key is not None:
         bundle.require_key(signing_key)
     recipe.schema.require_confirmed()
     account = recipe.open_account()
     if not resume:
         account.require(recipe.epsilon, recipe.delta)
-        account.attempts().of(None).require()
+    account.attempts().of(None).require()
     vault = Vault(
         table,
         recipe.schema,
@@ -170,16 +181,19 @@ def run_recipe(
                 reservations=(block.identity,),
             )
         progress.update(task, advance=1, description="writing the release")
-        where = (internal or internal_folder(out)) if recipe.exact else None
         against = tuple(recipe.gate.against(release.facts))
         released = release.verdict.outcome != "fail" and not against
         if released:
             release.write(out, signing_key=signing_key)
+        facts = dict(release.facts)
         # Afterwards, so that no exact figure was there to be read when this release was decided.
         if where is not None:
             progress.update(task, advance=1, description="computing exact results")
-            release.examined(vault).write_internal(where)
-    return RunResult(out if released else None, where, dict(release.facts), against)
+            try:
+                release.examined(vault).write_internal(where)
+            except Exception:  # the rows may be why: it must change neither outcome nor exit code
+                return RunResult(out if released else None, None, facts, against, lost=True)
+    return RunResult(out if released else None, where, facts, against)
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:

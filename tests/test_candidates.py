@@ -116,7 +116,7 @@ def test_samples_of_one_model_that_were_looked_at_are_attempts(place: Place) -> 
     assert [each.statement.attempt.number for each in samples] == [1, 2, 3]  # type: ignore[union-attr]
     samples[0].write(place.folder / "one")  # chosen in view of all three
     found = place.attempt_of("one")
-    assert (found["number"], found["own"], found["bits_at_most"]) == (3, True, 2.81)
+    assert (found["number"], found["own"], found["bits_at_most"]) == (3, True, 3.17)
 
 
 def test_a_choice_by_public_criteria_is_free(place: Place) -> None:
@@ -179,7 +179,7 @@ def test_beyond_the_cap_nothing_is_read_spent_or_written(place: Place) -> None:
     place.account.allow_attempts(4, "the board asked for another", "ada")
     late.write(place.folder / "late")
     found = place.attempt_of("late")
-    assert (found["number"], found["most"], found["bits_at_most"]) == (4, 4, 3.46)
+    assert (found["number"], found["most"], found["bits_at_most"]) == (4, 4, None)
 
 
 def test_a_look_between_statement_and_seal_is_noticed(
@@ -291,6 +291,68 @@ def test_a_page_with_a_false_count_does_not_verify(second: Place) -> None:
 
     (fault,) = resealed(second, falsify)
     assert fault == "statement.txt states another attempt than the ledger counts"
+
+
+@pytest.mark.parametrize("name", [bundle.FACTS, bundle.STATEMENT, bundle.PAGE])
+def test_what_a_person_reads_states_the_count_once_and_truly(second: Place, name: str) -> None:
+    """The twins: another number, and a second sentence beside the true one."""
+    sentence = second.attempt_of("second")["sentences"][0]
+    for lie in (
+        sentence.replace("attempt 2 of", "attempt 1 of"),
+        f"{sentence} {sentence.replace('attempt 2 of', 'attempt 1 of')}",
+    ):
+
+        def falsify(folder: Path, lie: str = lie) -> None:
+            path = folder / name
+            if name == bundle.FACTS:
+                facts = json.loads(path.read_bytes())
+                said = facts["statement"]["sentences"]
+                said[said.index(sentence)] = lie
+                bundle.write_json(path, facts)
+                return
+            before = path.read_text()
+            words = " ".join(before.split()) if name == bundle.STATEMENT else before
+            assert words.count(sentence) == 1
+            path.write_text(words.replace(sentence, lie))
+
+        (fault,) = resealed(second, falsify)
+        assert fault == f"{name} states another attempt than the ledger counts"
+        shutil.rmtree(second.folder / "forged")
+
+
+def test_looks_after_a_release_are_told_by_who_verifies_a_later_extract(place: Place) -> None:
+    made = place.of(1, exact=False)
+    folder = made.write(place.folder / "one")
+    assert "read since" not in bundle.verify(folder).summary
+    made.examined(place.vault)
+    place.of(2)
+    bundle.refresh(folder, place.account)
+    found = bundle.verify(folder)
+    assert found.faults == ()
+    assert "attempt 1 of at most 3, exact results of 2 candidate(s) read since" in found.summary
+
+
+def test_exact_results_are_never_written_into_a_release(place: Place) -> None:
+    made = place.of(1)
+    out = place.folder / "one"
+    for inside in (out, out / "internal", out / "." / "deep" / "internal"):
+        with pytest.raises(ReleaseError, match="part of the release folder"):
+            made.write(out, internal=inside)
+        assert not out.exists()
+    made.write(out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ReleaseError, match="holds a release"):
+        made.write_internal(out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_exact_results_count_on_the_account_that_paid_for_the_release(
+    place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made, other = place.of(1, exact=False), Place(tmp_path_factory.mktemp("other"))
+    with pytest.raises(InvalidRequest, match="another account's vault"):
+        made.examined(other.vault)
+    assert other.account.attempts().made == place.account.attempts().made == 0
 
 
 def test_an_entry_with_a_false_count_does_not_verify(second: Place) -> None:

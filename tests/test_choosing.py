@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
 import dpsynth as dp
-from dpsynth import choosing
-from dpsynth.bundle import verify
+from dpsynth import choosing, release
+from dpsynth.bundle import ReleaseError, verify
 from dpsynth.choosing import Choice, Gate
 from dpsynth.recipe import Recipe
 from dpsynth.run import run_recipe
@@ -258,8 +259,6 @@ def recipe_of(folder: Path, text: str) -> Recipe:
 
 
 def test_a_run_chooses_among_samples_in_its_own_plan(tmp_path: Path) -> None:
-    from rich.console import Console
-
     from dpsynth.forecast import forecast
 
     recipe = recipe_of(tmp_path, RECIPE)
@@ -291,6 +290,82 @@ def test_a_run_chooses_among_samples_in_its_own_plan(tmp_path: Path) -> None:
     assert "NOT released: the noisy distance of pairs is above 0.05." in again.text()
     assert not (tmp_path / "no").exists()
     assert narrow.open_account().attempts().made == 0
+
+
+def test_what_was_fixed_with_a_charge_is_what_a_resumed_run_goes_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate or a choice that is changed between a run and its end would not be one beforehand."""
+    quiet = Console(quiet=True)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    recipe = recipe_of(tmp_path, RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Choice, "made", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, tmp_path / "rows.csv", tmp_path / "out", console=quiet)
+    for old, new, named in (
+        ("distance = 0.9", "distance = 0.99", "gate"),
+        ("[gate]\ndistance = 0.9\n", "", "gate"),
+        ("samples = 3", "samples = 50", "choose"),
+    ):
+        changed = recipe_of(tmp_path, RECIPE.replace(old, new))
+        head = changed.open_account().head()
+        with pytest.raises(InvalidRequest, match=f"than it was begun with: (.*, )?{named}"):
+            run_recipe(changed, tmp_path / "rows.csv", tmp_path / "out", console=quiet, resume=True)
+        assert changed.open_account().head() == head
+    recipe = recipe_of(tmp_path, RECIPE)
+    rows, out = tmp_path / "rows.csv", tmp_path / "out"
+    assert run_recipe(recipe, rows, out, console=quiet, resume=True).released
+
+
+def test_a_release_beyond_its_gate_does_not_verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(tmp_path, RECIPE.replace("0.9", "0.05"))
+    with monkeypatch.context() as patch:  # the twin: a run that does not look at its gate
+        patch.setattr(Gate, "against", lambda *_: [])
+        rows, out = tmp_path / "rows.csv", tmp_path / "out"
+        assert run_recipe(recipe, rows, out, console=Console(quiet=True)).released
+    (fault,) = verify(out).faults
+    assert "the gate was shut: the noisy distance of pairs is above 0.05" in fault
+
+
+def test_exact_results_that_fail_change_no_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they can be computed is a fact about the rows: no exit code may follow from it."""
+
+    def failing(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(release, "internal_of", failing)
+    recipe = recipe_of(tmp_path, RECIPE.replace("exact = false\n", ""))
+    out = tmp_path / "out"
+    found = run_recipe(recipe, tmp_path / "rows.csv", out, console=Console(quiet=True))
+    assert found.released
+    assert found.internal is None
+    assert "could not be computed or written" in found.text()
+    assert verify(out).faults == ()
+
+
+def test_beyond_the_cap_a_resumed_run_spends_nothing_and_no_report_goes_into_a_release(
+    tmp_path: Path,
+) -> None:
+    recipe, quiet = recipe_of(tmp_path, RECIPE), Console(quiet=True)
+    account, rows, out = recipe.open_account(), tmp_path / "rows.csv", tmp_path / "out"
+    inside = recipe_of(tmp_path, RECIPE.replace("exact = false\n", ""))
+    for where in (out, out / "internal"):
+        with pytest.raises(ReleaseError, match="part of the release folder"):
+            run_recipe(inside, rows, out, console=quiet, internal=where)
+    for digit in "abc":
+        account.record("inspect", {"purpose": "exact results", "candidate": digit * 64})
+    for resume in (False, True):
+        with pytest.raises(InvalidRequest, match="Attempt 4"):
+            run_recipe(recipe, rows, out, console=quiet, resume=resume)
+    assert account.remaining()[0] == 8
 
 
 @pytest.mark.parametrize(

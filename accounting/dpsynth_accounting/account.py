@@ -268,8 +268,7 @@ class Account:
         Raises:
             InvalidRequest: The number cannot be meant, or there is no reason or no name.
         """
-        require_name(by, "A cap of attempts")
-        require_cap(most, reason)
+        require_cap(most, reason, by)
         self._note({"kind": "attempts", "most": most, "reason": reason, "by": by})
 
     def attach(self, snapshot: str, table: str, *, by: str) -> None:

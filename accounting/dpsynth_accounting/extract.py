@@ -213,7 +213,7 @@ def _attempt(state: Replay, payload: Mapping[str, Any]) -> None:
     fault = state.attempts.fault(payload)
     state.faults += [] if fault is None else [fault]
     if payload["kind"] == "attempts":
-        require_cap(payload["most"], payload["reason"])
+        require_cap(payload["most"], payload["reason"], payload["by"])
     state.inspections += payload["kind"] == "inspect"
     state.attempts = state.attempts.after(payload)
 

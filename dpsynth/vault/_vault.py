@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ from dpsynth_accounting import (
     InvalidRequest,
     Reservation,
     SamePeople,
+    canonical,
     checked_delta,
     checked_epsilon,
     require_delta_below,
@@ -275,18 +277,16 @@ class Vault:
         for table in (self.__source, self.__holdout):
             if table is not None and not _is_frame(table):
                 _rows.require_form(table, self.schema, self.unit)
+        public = {**(meta or {}), **self._declared(), "steps": plan.describe()}
+        if found is not None:
+            _require_same(found.meta, public)
         reservation = found or self.account.reserve(
             plan.event,
             spend,
             at,
             unit=unit,
             label=label,
-            meta={
-                **(meta or {}),
-                **self._declared(),
-                "steps": plan.describe(),
-                "sampling_seed": self.stream.bits(63),
-            },
+            meta={**public, "sampling_seed": self.stream.bits(63)},
             by=by,
         )
         block = Block(self, reservation, plan)
@@ -571,3 +571,17 @@ def _in_memory(source: _rows.Source, schema: Schema, unit: Unit) -> _rows.Source
 
 def _is_frame(source: _rows.Source) -> bool:
     return not isinstance(source, str) and hasattr(source, "columns")
+
+
+def _require_same(kept: Mapping[str, Any], public: Mapping[str, Any]) -> None:
+    """Refuse to go on with a plan under public facts that are not those it was charged with."""
+    then = {name: value for name, value in kept.items() if name != "sampling_seed"}
+    now = json.loads(canonical(public))
+    other = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    if other:
+        raise InvalidRequest(
+            "A run was to be resumed with other public facts than it was begun with: "
+            f"{', '.join(other)}.",
+            "They were fixed in the ledger before a row was read.",
+            "Set them back to resume it, or begin a new run, which is charged.",
+        )

@@ -50,10 +50,16 @@ def release(account: Account, candidate: str, **facts: Any) -> dict[str, Any]:
 
 
 def test_the_first_release_of_an_account_was_chosen_without_exact_results(account: Account) -> None:
-    assert release(account, A) == {"number": 1, "most": 3, "own": False, "checks": 0}
+    assert release(account, A) == {
+        "number": 1,
+        "most": 3,
+        "own": False,
+        "checks": 0,
+        "bounded": True,
+    }
     found = Attempt.from_entry(release(account, B))
     assert (found.number, found.informed, found.bits) == (1, False, 0.0)
-    assert found.sentences()[0].startswith("No exact result was read before")
+    assert found.sentences()[0].startswith("No exact result had been read when")
 
 
 def test_other_candidates_that_were_looked_at_count_and_each_once(account: Account) -> None:
@@ -66,7 +72,7 @@ def test_other_candidates_that_were_looked_at_count_and_each_once(account: Accou
     assert (found.number, found.own) == (3, False)
     assert found.sentences()[0].startswith("This release is attempt 3 of at most 3: exact results")
     assert "2 other candidate(s) were read" in found.sentences()[0]
-    assert "2.81 bits" in found.sentences()[0]
+    assert "3.17 bits" in found.sentences()[0]
 
 
 def test_what_shows_no_candidate_is_told_apart(account: Account) -> None:
@@ -103,11 +109,12 @@ def test_the_count_is_that_of_a_slow_one() -> None:
 
 
 def slow(chain: list[dict[str, Any]], candidate: str) -> Attempt:
-    number, most, own, checks = 1, 3, False, 0
+    number, most, own, checks, bounded = 1, 3, False, 0, True
     seen = []
     for each in chain:
         if each["kind"] == "attempts":
             most = each["most"]
+            bounded = bounded and number == 1 and not own
         if each["kind"] != "inspect":
             continue
         named = each.get("candidate")
@@ -116,13 +123,13 @@ def slow(chain: list[dict[str, Any]], candidate: str) -> Attempt:
         elif "candidate" not in each and "for" in each:
             continue
         elif named is None:
-            number += 1
+            number, bounded = number + 1, False
         elif named == candidate:
             own = True
         elif named not in seen:
             seen.append(named)
             number += 1
-    return Attempt(number, most, own, checks)
+    return Attempt(number, most, own, checks, bounded)
 
 
 # -- the cap -------------------------------------------------------------------------------------
@@ -147,7 +154,9 @@ def test_a_cap_is_raised_for_all_to_see(account: Account) -> None:
     for each in (A, B, C):
         inspect(account, each)
     account.allow_attempts(4, "a fourth table was asked for by the board", "ada")
-    assert release(account, D) == {"number": 4, "most": 4, "own": False, "checks": 0}
+    fourth = release(account, D)
+    assert fourth == {"number": 4, "most": 4, "own": False, "checks": 0, "bounded": False}
+    assert "has no bound here" in Attempt.from_entry(fourth).sentences()[0]
     extract = account.extract()
     assert "asked for by the board" in json.dumps(extract)
     assert verify_extract(extract).faults == []
@@ -157,6 +166,40 @@ def test_a_cap_is_raised_for_all_to_see(account: Account) -> None:
     account.allow_attempts(1, "no further one", "ada")
     with pytest.raises(InvalidRequest, match="allows 1 attempts"):
         release(account, C)
+
+
+def test_a_cap_that_was_set_before_anything_was_read_keeps_the_bound(account: Account) -> None:
+    account.allow_attempts(5, "five methods are compared", "ada")
+    inspect(account, A)
+    assert Attempt.from_entry(release(account, A)).bits == pytest.approx(np.log2(20))
+    account.allow_attempts(1, "lowered in view of what was read", "ada")  # the twin
+    assert Attempt.from_entry(release(account, A)).bits == np.inf
+
+
+def test_an_inspection_of_nobody_knows_what_leaves_no_bound(account: Account) -> None:
+    """It may have been of fifty samples of a model."""
+    inspect(account, None)
+    assert Attempt.from_entry(release(account, A)).to_json()["bits_at_most"] is None
+
+
+@pytest.mark.parametrize("name", ["my table", "", "AB" * 32, "ab" * 31])
+def test_a_candidate_is_named_by_a_hash(account: Account, name: str) -> None:
+    """Another name could stand for many tables, one after the other."""
+    for act in (inspect, release):
+        with pytest.raises(InvalidRequest, match="SHA-256 of its table"):
+            act(account, name)
+    (fault,) = verify_extract(chained(account, [{**LOOK, "candidate": name}])).faults
+    assert "by no hash of a table" in fault
+
+
+def test_a_release_that_states_an_attempt_names_its_candidate(account: Account) -> None:
+    for _ in range(9):  # of before they were counted
+        account.record("inspect", {"purpose": "exact results of a release"})
+    stated = {"number": 1, "most": 3, "own": False, "checks": 0, "bounded": True}
+    with pytest.raises(InvalidRequest, match="without its candidate"):
+        account.record("release", {"manifest": "ab" * 32, "attempt": stated})
+    (fault,) = verify_extract(chained(account, [{**DONE, "attempt": stated}])).faults
+    assert "hides which attempt it is" in fault
 
 
 @pytest.mark.parametrize("most", [0, -1, 1001, 2.5, True, "3"])
@@ -230,7 +273,7 @@ def test_a_chain_of_before_attempts_were_counted_verifies_for_ever(account: Acco
     assert release(account, A)["number"] == 10
 
 
-RIGHT = {"number": 2, "most": 3, "own": False, "checks": 0}
+RIGHT = {"number": 2, "most": 3, "own": False, "checks": 0, "bounded": True}
 FALSE = [
     {**RIGHT, "number": 1},
     {**RIGHT, "number": 3},
@@ -261,13 +304,15 @@ def test_a_false_count_is_found(account: Account, stated: object) -> None:
 
 def test_an_attempt_beyond_the_cap_is_found(account: Account) -> None:
     looks = [{**LOOK, "candidate": each} for each in (A, B, C)]
-    fourth = {"number": 4, "most": 3, "own": False, "checks": 0}
+    fourth = {"number": 4, "most": 3, "own": False, "checks": 0, "bounded": True}
     for more in ({**LOOK, "candidate": D}, {**DONE, "candidate": D, "attempt": fourth}):
         (fault,) = verify_extract(chained(account, [*looks, more])).faults
         assert "an attempt beyond the cap of 3" in fault
     # The twin: a cap that was raised behind the chain's back is an entry without a reason.
     raised = {"kind": "attempts", "most": 9, "reason": "", "by": "ada"}
     assert verify_extract(chained(account, [raised])).faults
+    nobody = {"kind": "attempts", "most": 9, "reason": "why"}
+    assert verify_extract(chained(account, [nobody])).faults
     assert verify_extract(chained(account, [{**raised, "reason": "why"}])).faults == []
 
 
@@ -291,8 +336,12 @@ def test_attempts_go_with_an_account_that_moves(account: Account, tmp_path: Path
 
 @pytest.mark.parametrize("most", range(1, 8))
 def test_the_ways_to_choose_are_counted_by_listing_them(most: int) -> None:
-    """Stop after any number of attempts and release any so far, or stop and release none."""
-    ways = {(j, i) for j in range(1, most + 1) for i in range(1, j + 1)} | {"none"}
+    """Stop after any number of looks and release what was looked at, or one not looked at, or none.
+
+    The last would be an attempt more than there were looks, so it must be within the cap.
+    """
+    ways: set[object] = {(j, i) for j in range(1, most + 1) for i in range(1, j + 1)} | {"none"}
+    ways |= {(j, "not looked at") for j in range(1, most)}
     assert Attempt(1, most, True, 0).outcomes == len(ways)
 
 
@@ -302,8 +351,8 @@ def test_no_guess_gains_more_than_the_factor() -> None:
     Over random laws, and one in which the choice tells all it can: there the factor is met.
     """
     rng = np.random.default_rng(5)
-    for k, trial in itertools.product((2, 7), range(30)):
-        secrets, paid = 8, 3
+    for k, trial in itertools.product((2, 9), range(30)):
+        secrets, paid = 10, 3
         joint = rng.dirichlet(np.ones(secrets * paid)).reshape(secrets, paid)
         chosen = rng.dirichlet(np.full(k, 0.1), (secrets, paid))
         if trial == 0:
