@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dpsynth.attacks import one_run
 from dpsynth.attacks._decode import scores
-from dpsynth.attacks._watched import watched_fit
+from dpsynth.attacks._watched import Canaries, watched_fit
 from dpsynth.attacks.statistics import auc
 from dpsynth.domain import Domain, resolve
 from dpsynth.schema import Schema
@@ -223,11 +223,26 @@ def _game(
     entering = made[coins].loc[lambda frame: frame.index.repeat(unit.rows)]
     whole, known = _joined(table, entering, unit)
     fit = watched_fit(
-        synthesizer, schema, whole, epsilon=epsilon, delta=delta, unit=unit, label="canary audit"
+        synthesizer,
+        schema,
+        whole,
+        epsilon=epsilon,
+        delta=delta,
+        unit=unit,
+        label="canary audit",
+        canaries=Canaries(made, known),
     )
-    domain = fit.domain
-    found = scores(fit.seen, domain.encode(known), domain.encode(made), unit.rows)
-    return _Game(coins, found, fit.claim)
+    if not fit.seen and fit.trained is None:
+        raise InvalidRequest(
+            "A mechanism was to be audited by its noisy marginals and gradients.",
+            "It measured no marginal, and trained on nothing.",
+            "Audit a mechanism that measures or trains.",
+        )
+    odds = np.zeros(canaries) if fit.trained is None else fit.trained
+    if fit.seen:
+        domain = fit.domain
+        odds = odds + scores(fit.seen, domain.encode(known), domain.encode(made), unit.rows)
+    return _Game(coins, odds, fit.claim)
 
 
 def _joined(
