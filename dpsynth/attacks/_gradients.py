@@ -14,13 +14,17 @@ sum. Here many canaries share a training, and each may be sampled in any step:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
 _LEAST = 1e-4  # least share of the stated variance that is reckoned with
-_MEDIAN = 0.4549364231195724  # of a chi-square of one degree
+_SIZES = 4.0 ** np.arange(8)  # of a canary's part in a sum, as multiples of what clipping leaves
+_TINY = 1e-12
+_ROUNDS = 5
 
 
 class GradientScores:
@@ -28,47 +32,65 @@ class GradientScores:
 
     Args:
         count: How many canaries there are.
+        known: How many units are in for certain.
         rate: Probability with which a unit joins a step.
         noise: Standard deviation of the noise on each coordinate of a sum.
-
-    Attributes:
-        odds: float64 (canaries,): above 0 speaks for being in.
     """
 
-    def __init__(self, count: int, rate: float, noise: float) -> None:
-        self.odds: Floats = np.zeros(count)
-        self._rate, self._variance = rate, noise**2
+    def __init__(self, count: int, known: int, rate: float, noise: float) -> None:
+        self._rate, self._variance, self._known = rate, noise**2, known
+        self._odds = np.zeros((len(_SIZES), count))
+        self._evidence = np.zeros(len(_SIZES))
 
-    def add(self, gradients: Floats, shown: Floats) -> None:
+    @property
+    def odds(self) -> Floats:
+        """float64 (canaries,): above 0 speaks for being in."""
+        found: Floats = self._odds[int(self._evidence.argmax())]
+        return found
+
+    def add(self, gradients: NDArray[np.floating[Any]], share: Floats, shown: Floats) -> None:
         """Take in a step.
 
         Args:
-            gradients: (canaries, parameters): what each canary adds to the sum where it is sampled.
-            shown: (parameters,): the noisy sum less what is expected of all other units.
+            gradients: (units, parameters): what a unit adds to the sum where it is sampled, of the
+                canaries first and then of some of the known units.
+            share: (canaries,): how much of that a canary adds on average, where it varies.
+            shown: (parameters,): the noisy sum less what is expected of all known units.
         """
-        q = self._rate
-        mean, spread = q / 2, q / 2 * (1 - q / 2)  # of "it is in and was sampled"
-        off = shown - mean * gradients.sum(axis=0)
+        q, count = self._rate, len(share)
+        mean, some = q / 2 * share, len(gradients) - count  # of "it is in and was sampled"
+        off = shown - mean @ gradients[:count]
         # A mechanism with less noise than it says is read as sharply as it deserves.
         noise = min(max(float(np.mean(off**2)), _LEAST * self._variance), self._variance)
-        products = gradients @ gradients.T
-        inverse = np.linalg.inv(noise * np.eye(len(products)) + spread * products)
-        told = np.einsum("ij,ji->i", inverse, products)
+        products = (gradients @ gradients.T).astype(np.float64)
+        own = q / 2 * (1 - q / 2) * share**2
+        others = q * (1 - q) * self._known / max(some, 1)
+        spread = np.append(own, np.full(some, others))
+        inverse = np.linalg.inv(noise * np.eye(len(spread)) + products * spread)[:count]
+        told = np.einsum("ij,ji->i", inverse, products[:, :count])
         # Of one canary, given the covariance of the others alone (Sherman, Morrison 1950).
-        alone = np.maximum(1 - spread * told, 1e-12)
-        signal = np.maximum(told / alone, 1e-12)
+        alone = np.maximum(1 - own * told, _TINY)
+        signal = np.maximum(told / alone, _TINY)
         found = (inverse @ (gradients @ off) + mean * told) / alone
-        self.odds += self._of_step(found, signal)
+        size = _SIZES[:, None] * share
+        moved = size * signal
+        # What no covariance explains is seen in how far estimates lie from both of their means:
+        # the likeliest factor of their variance, by expectation and maximisation.
+        wide = np.ones((len(_SIZES), 1))
+        for _ in range(_ROUNDS):
+            sampled = (found - moved / 2) * size / wide
+            inside = np.exp(np.minimum(sampled + np.log(q / 2) - _mixed(sampled, q / 2), 0.0))
+            far = (1 - inside) * found**2 + inside * (found - moved) ** 2
+            wide = np.maximum((far / signal).mean(axis=1, keepdims=True), 1.0)
+        sampled = (found - moved / 2) * size / wide
+        self._odds += _mixed(sampled, q)
+        density = -(np.log(wide) + found**2 / (signal * wide)) / 2
+        self._evidence += (_mixed(sampled, q / 2) + density).sum(axis=1)
 
-    def _of_step(self, found: Floats, signal: Floats) -> Floats:
-        """Return what a step adds to the odds, from estimates of mean 0 or ``signal``.
 
-        The sampled gradients of known units are noise, too, which is seen in how far the estimates
-        lie from both means.
-        """
-        near = np.minimum(found**2, (found - signal) ** 2) / signal
-        wide = max(float(np.median(near)) / _MEDIAN, 1.0)
-        sampled = (found - signal / 2) / wide
-        if self._rate >= 1:
-            return sampled
-        return np.logaddexp(np.log1p(-self._rate), np.log(self._rate) + sampled)
+def _mixed(odds: Floats, share: float) -> Floats:
+    """Return log(1 - share + share e^odds)."""
+    if share >= 1:
+        return odds
+    found: Floats = np.logaddexp(np.log1p(-share), np.log(share) + odds)
+    return found

@@ -100,14 +100,16 @@ class WatchedBlock:
 
         made, known, unit = self._canaries.made, self._canaries.known, self._block.unit
         rate = float(event.rate)
-        scores = GradientScores(len(made), rate, float(event.sigma) * clip)
         owners = known[unit.column] if isinstance(unit, Person) else known.index
+        units = pd.factorize(owners)[0].astype(np.int64)
+        count = int(units.max(initial=-1)) + 1
+        scores = GradientScores(len(made), count, rate, float(event.sigma) * clip)
         watched = WatchedLearner(
             learner,
             canaries=self._records(made),
             copies=unit.rows,
             known=self._records(known),
-            units=pd.factorize(owners)[0].astype(np.int64),
+            units=units,
             rate=rate,
             clip=clip,
             divisor=rate * rows,
