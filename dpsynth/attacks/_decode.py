@@ -21,16 +21,13 @@ _LEAST = 1e-4  # least share of the stated variance that is reckoned with
 
 
 def scores(seen: Sequence[Seen], known: Codes, canaries: Codes, rows: int) -> NDArray[np.float64]:
-    """Return the log odds of each canary, float64 (canaries,): above 0 speaks for being in.
-
-    They are the estimate of the coin, less a half, over the variance that is left of it: exact for
-    one canary in one cell, and nearly so for more.
+    """Return a score of each canary, float64 (canaries,): above 0 speaks for being in.
 
     The noise that is reckoned with is what cells without a canary show, where there are enough: so
     a mechanism with less noise than it says is read as sharply as it deserves.
 
     Args:
-        seen: The marginals that were shown.
+        seen: The marginals that were shown, at least one.
         known: Codes of the rows that are in for certain.
         canaries: Codes of one row of each canary.
         rows: Rows that each canary has, all alike.
@@ -48,8 +45,8 @@ def scores(seen: Sequence[Seen], known: Codes, canaries: Codes, rows: int) -> ND
         empty = off[hits == 0]
         variance = each.measurement.sigma**2
         if len(empty) >= _ENOUGH:
-            share = float(np.mean(empty**2)) / variance
-            variance *= min(max(share, _LEAST), 1.0)
+            found = float(np.mean(empty**2)) / variance
+            variance *= min(max(found, _LEAST), 1.0)
         hit, place = np.unique(cells, return_inverse=True)
         weights = np.full(count, rows / np.sqrt(variance))
         signals.append(sparse.csr_array((weights, (place.reshape(-1), np.arange(count)))))
@@ -57,6 +54,7 @@ def scores(seen: Sequence[Seen], known: Codes, canaries: Codes, rows: int) -> ND
     matrix = sparse.vstack(signals).tocsr()
     # A fair coin has variance 1/4.
     system = (matrix.T @ matrix).toarray() + 4 * np.eye(count)
-    left = np.linalg.inv(system)
-    found: NDArray[np.float64] = left @ (matrix.T @ np.concatenate(residuals)) / left.diagonal()
-    return found
+    found_scores: NDArray[np.float64] = np.linalg.solve(
+        system, matrix.T @ np.concatenate(residuals)
+    )
+    return found_scores

@@ -8,8 +8,9 @@ sum. Here many canaries share a training, and each may be sampled in any step:
   of the canaries that are in and were sampled, plus noise. Its inner products with the canaries'
   gradients go through the inverse of their covariance, which takes out what canaries do to each
   other: the best linear estimate.
-* Of an estimate follow the odds that the canary was sampled, and, as one that is in is sampled with
-  probability ``q`` and one that is not never, those that it is in: 1 - q + q e^odds. Steps multiply.
+* Of an estimate follow the odds that the canary was sampled, and of these the odds that it is in:
+  one that is in is sampled with probability ``q``, one that is not never, so 1 - q + q e^odds.
+  Steps multiply.
 """
 
 from __future__ import annotations

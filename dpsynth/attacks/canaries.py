@@ -37,6 +37,7 @@ RUNS = 12
 SHARES = (0.25, 1.0)
 """Shares of the canaries whose coins are guessed; fixed beforehand and corrected for."""
 
+_ODDS = 4.0  # log odds of a fair coin for each unit by which its estimate is off a half
 _TRIES = 16  # proposals for each canary
 _BUCKETS = 32  # into which the codes of a column are put where proposals are weighed
 _SIGMA2 = 4.0  # variance that a cell is taken to have where proposals are weighed
@@ -240,8 +241,8 @@ def _game(
         )
     odds = np.zeros(canaries) if fit.trained is None else fit.trained
     if fit.seen:
-        domain = fit.domain
-        odds = odds + scores(fit.seen, domain.encode(known), domain.encode(made), unit.rows)
+        mine, theirs = fit.domain.encode(made), fit.domain.encode(known)
+        odds = odds + _ODDS * scores(fit.seen, theirs, mine, unit.rows)
     return _Game(coins, odds, fit.claim)
 
 

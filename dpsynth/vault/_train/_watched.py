@@ -88,6 +88,10 @@ class WatchedLearner:
         clip: Greatest L2 norm of a unit's gradient.
         divisor: What noisy sums are divided by.
         told: Is told of each step, unless numbers in it are not finite.
+
+    Attributes:
+        module: The module whose parameters are trained.
+        some: Of how many known units gradients are told.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class WatchedLearner:
         told: Told,
     ) -> None:
         device = parameters(learner)[0].device if parameters(learner) else None
+        self.module = learner.module
         self._learner, self._told = learner, told
         self._rate, self._clip, self._divisor = rate, clip, divisor
         self._canaries = torch.from_numpy(canaries).to(device)
@@ -121,11 +126,6 @@ class WatchedLearner:
         self._share: Tensor | None = None
         self._shown = torch.from_numpy(np.concatenate([canaries[made], known[shown]])).to(device)
         self._numbers = torch.from_numpy(np.append(made, place[units[shown]])).to(device)
-
-    @property
-    def module(self) -> nn.Module:
-        """The module whose parameters are trained."""
-        return self._learner.module
 
     def loss(self, module: nn.Module, records: Tensor) -> Tensor:
         """Return the learner's loss of each record, made steep where it is a canary's."""
