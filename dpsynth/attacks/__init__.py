@@ -32,6 +32,8 @@ from dpsynth.attacks.membership import RecordAttack as RecordAttack
 from dpsynth.attacks.neighbours import nearest_distances as nearest_distances
 from dpsynth.attacks.plugins import record_attacks as record_attacks
 from dpsynth.attacks.plugins import reference_attacks as reference_attacks
+from dpsynth.attacks.reconstruction import Reconstruction as Reconstruction
+from dpsynth.attacks.reconstruction import reconstruction_attack as reconstruction_attack
 from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack
 from dpsynth.attacks.shadow import shadow_attack as shadow_attack
 from dpsynth.attacks.suite import InternalResults as InternalResults
