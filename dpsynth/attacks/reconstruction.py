@@ -41,7 +41,7 @@ TARGETS = 100
 FITS = 16
 """Fits whose coins are guessed, unless told otherwise; one more says what is measured."""
 
-_ROUNDS = 6  # in which the noise is estimated from what the solution leaves
+_ROUNDS = 20  # in which noise is estimated from what the solution leaves
 _LEAST = 1e-4  # least share of the variance of a drawn count that is reckoned with
 
 Codes = Mapping[str, NDArray[np.int32]]
@@ -277,10 +277,11 @@ def solved(
     """Return how far each target's coin is estimated above a half, float64 (targets,).
 
     A count of released rows, scaled to the size of the table, is that of the known rows, plus those
-    of targets whose coin says so, plus noise: of drawing, about the count, times a factor that is
-    estimated from what the solution leaves. Of such a linear model, with the variance of a coin,
-    the least squares have a closed form; a linear programme would minimise the sum of absolute
-    errors instead, at many times the cost, for noise of heavier tails than a drawn count has.
+    of targets whose coin says so, plus noise: of drawing, about the count, times a factor of each
+    set of columns, of which some are kept better than others. Of such a linear model, with the
+    variance of a coin, the least squares have a closed form, and the likeliest factors follow by
+    expectation and maximisation. A linear programme would minimise the sum of absolute errors
+    instead, at many times the cost, for noise of heavier tails, and weigh all sets alike.
 
     Args:
         asked: Sets of columns, each with the secret.
@@ -314,15 +315,20 @@ def solved(
         parts.append(matrix[hit])
         answers.append((scale * counts[0] - there_ - (first_ + second_) / 2)[hit])
         weights.append(1 / (there_ + (first_ + second_) / 2 + 0.5)[hit])
-    whole, answer, weight = sparse.vstack(parts).tocsr(), *map(np.concatenate, (answers, weights))
-    gram = (whole.T @ (whole * weight[:, None])).toarray()
-    told = whole.T @ (weight * answer)
-    factor = 1.0
+    systems = [
+        ((part.T @ (part * w[:, None])).toarray(), part.T @ (w * answer))
+        for part, answer, w in zip(parts, answers, weights, strict=True)
+    ]
+    factors = np.ones(len(asked))
     found: Floats = np.zeros(count)
     for _ in range(_ROUNDS):
-        found = np.linalg.solve(gram / factor + 4 * np.eye(count), told / factor)
-        left = answer - whole @ found
-        factor = max(float(np.average(left**2 * weight)), _LEAST)
+        gram = sum((g / f for (g, _), f in zip(systems, factors, strict=True)), 4 * np.eye(count))
+        told = sum((t / f for (_, t), f in zip(systems, factors, strict=True)), np.zeros(count))
+        left = np.linalg.inv(gram)
+        found = left @ told
+        for i, (part, answer, w) in enumerate(zip(parts, answers, weights, strict=True)):
+            misses = float(w @ (answer - part @ found) ** 2) + float((left * systems[i][0]).sum())
+            factors[i] = max(misses / len(w), _LEAST)
     return found
 
 

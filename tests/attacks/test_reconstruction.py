@@ -7,7 +7,6 @@ has no noise tells every secret of a target that is alone in its cell.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,22 +61,30 @@ def no_noise(patch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass(frozen=True)
-class Fine:
-    """Measures all triples of columns, and releases a table that agrees with them: the rows' own.
+class Drawn(Copy):
+    """A model of u, v and sick; w is drawn by itself."""
 
-    The rows are found from the full table, which the triples of few rows nearly fix: what a solver
-    without limit would find. Where there is noise, it is that of the full table.
-    """
+    def sample_codes(self, n: int, *, rng: np.random.Generator) -> dict[str, NDArray[np.int32]]:
+        cells = np.repeat(np.arange(self.counts.size), self.counts.ravel())
+        axes = np.unravel_index(cells, self.counts.shape)
+        codes = dict(zip(("u", "v", "sick"), axes, strict=True))
+        codes["w"] = rng.integers(0, self.domain.size("w"), len(cells))
+        return {name: codes[name].astype(np.int32) for name in self.domain.names}
+
+
+@dataclass(frozen=True)
+class Fine:
+    """Measures one marginal of the secret and two columns."""
 
     name: str = "fine"
 
     def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
-        return (Measure(len(list(itertools.combinations(columns, 3))) + 1, 1.0),)
+        del columns
+        return (Measure(1, 1.0),)
 
     def run(self, block: Block) -> Any:
-        names = tuple(block.domain.names)
-        *_, found = block.measure([*itertools.combinations(names, 3), names])
-        return Copy(block.domain, np.maximum(found.values, 0))
+        (found,) = block.measure([("u", "v", "sick")])
+        return Drawn(block.domain, np.maximum(found.values, 0))
 
     def fit(self, vault: dp.Vault, *, epsilon: Any, delta: Any = None) -> Any:
         return vault.fit(self, epsilon=epsilon, delta=delta)
@@ -95,7 +102,8 @@ def test_a_copy_gives_secrets_away_and_its_twin_with_noise_does_not(
     assert found.failed
     assert found.p_value < 1e-6
     assert found.epsilon_at_least > 0.5
-    assert found.correct > 0.9 * 75 * 4
+    # Targets that are alike but for the secret are told by lot.
+    assert found.correct > 0.8 * 75 * 4
     assert found.p_chance < 1e-30
     assert found.worst.correct == 4
     assert found.sentence.startswith("Fail: releases of copier tell more than it claims")
@@ -109,10 +117,13 @@ def test_sound_mechanisms_are_not_refuted(method: Any) -> None:
     assert found.sentence.startswith("Not refuted")
 
 
-def test_marginals_without_noise_give_secrets_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MST's pairs tell little of a secret that depends on nothing; triples of few rows much."""
+def test_a_fine_marginal_without_noise_gives_secrets_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets alone in their cell of u and v are told, others by the counts."""
+    assert attacked(Fine(), fits=2).p_value > CHANCE
     no_noise(monkeypatch)
-    assert attacked(Fine()).failed
+    found = attacked(Fine(), targets=20, fits=8)
+    assert found.failed
+    assert found.p_chance < 1e-9
 
 
 def test_all_rows_of_a_person_have_one_coin(monkeypatch: pytest.MonkeyPatch) -> None:
