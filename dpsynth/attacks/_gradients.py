@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 _LEAST = 1e-4  # least share of the stated variance that is reckoned with
 _SIZES = 4.0 ** np.arange(8)  # of a canary's part in a sum, as multiples of what clipping leaves
 _TINY = 1e-12
+_PLAIN = 6.0  # deviations of a sum of squares beyond which it is more than noise
 _ROUNDS = 5
 
 
@@ -60,13 +61,16 @@ class GradientScores:
         """
         q, count = self._rate, len(share)
         mean, some = q / 2 * share, len(gradients) - count  # of "it is in and was sampled"
-        off = shown - mean @ gradients[:count]
-        # A mechanism with less noise than it says is read as sharply as it deserves.
-        noise = min(max(float(np.mean(off**2)), _LEAST * self._variance), self._variance)
         products = (gradients @ gradients.T).astype(np.float64)
         own = q / 2 * (1 - q / 2) * share**2
         others = q * (1 - q) * self._known / max(some, 1)
         spread = np.append(own, np.full(some, others))
+        # Gradients that are not clipped stand out: they are measured by their own length.
+        length = self._length(shown, float(spread @ products.diagonal()))
+        off = shown / length - mean @ gradients[:count]
+        # A mechanism with less noise than it says is read as sharply as it deserves.
+        most = self._variance / length**2
+        noise = min(max(float(np.mean(off**2)), _LEAST * most), most)
         inverse = np.linalg.inv(noise * np.eye(len(spread)) + products * spread)[:count]
         told = np.einsum("ij,ji->i", inverse, products[:, :count])
         # Of one canary, given the covariance of the others alone (Sherman, Morrison 1950).
@@ -87,6 +91,12 @@ class GradientScores:
         self._odds += _mixed(sampled, q)
         density = -(np.log(wide) + found**2 / (signal * wide)) / 2
         self._evidence += (_mixed(sampled, q / 2) + density).sum(axis=1)
+
+    def _length(self, shown: Floats, expected: float) -> float:
+        """Return how many times longer gradients are than their clip; 1 unless that is plain."""
+        beyond = float((shown**2).sum()) - shown.size * self._variance
+        plain = beyond > _PLAIN * (2 * shown.size) ** 0.5 * self._variance
+        return max(beyond / expected, 1.0) ** 0.5 if plain and beyond > 4 * expected else 1.0
 
 
 def _mixed(odds: Floats, share: float) -> Floats:
