@@ -83,11 +83,16 @@ def test_a_person_is_one_canary_with_all_rows(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [VAE(iterations=200), GAN()])
+@pytest.mark.parametrize(
+    "method", [VAE(iterations=80, rate=0.2, hidden=32), GAN(generator_steps=10)]
+)
 def test_other_generators_are_audited_alike(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert audited(method, runs=1).p_value > CHANCE
     no_noise(monkeypatch)
-    assert audited(method).failed
+    # Two runs of the autoencoder, whose loss draws random numbers, have p near 0.01.
+    found = audited(method, runs=10)
+    assert found.failed
+    assert found.p_value < CHANCE
 
 
 class Trainer:
