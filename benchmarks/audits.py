@@ -1,11 +1,13 @@
-"""Canary audits of a correct mechanism and of two broken ones, at four claims.
+"""Canary audits of correct mechanisms and of broken ones.
 
     python benchmarks/audits.py [--each 50] [--broken 5] [--method mst] [--jobs 2]
+    python benchmarks/audits.py --method autoregressive --claims 1 --runs 2 --each 4 --broken 1
 
 A table of 500 simulated rows in 8 columns, the audit's defaults. *Correct* is the mechanism as it
 is; *little noise* draws discrete Gaussians of a twentieth of the standard deviation that was paid
-for; *no noise* draws none. Four claims with 50 audits each are 200 audits of correct mechanisms, of
-which chance should fail at most one in a thousand.
+for; *no noise* draws none; *no clipping*, of a mechanism that trains, clips gradients at a million.
+Four claims with 50 audits each are 200 audits of correct mechanisms, of which chance should fail at
+most one in a thousand. Lines of the same method, claim and noise are replaced in the results.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,8 +28,9 @@ from _measure import measured
 
 import dpsynth as dp
 from dpsynth.attacks import canary_audit
+from dpsynth.attacks.canaries import RUNS
 from dpsynth.synthesizer import named
-from dpsynth.vault import _noise
+from dpsynth.vault import Train, _noise
 
 CLAIMS = (0.5, 1.0, 3.0, 10.0)
 DELTA = 1e-6
@@ -52,12 +56,26 @@ def noise(kind: str) -> Iterator[None]:
     def little(sigma2: Fraction, *rest: Any) -> Any:
         return drawn(sigma2 / 400, *rest)
 
-    broken = {"correct": drawn, "little noise": little, "no noise": none}[kind]
+    broken = {"little noise": little, "no noise": none}.get(kind, drawn)
     with mock.patch.object(_noise, "discrete_gaussian", broken):
-        yield
+        if kind != "no clipping":
+            yield
+            return
+        from dpsynth.vault._train import _loop
+
+        summed = _loop.clipped_sum
+        unclipped = partial(_without_clip, summed)
+        with mock.patch.object(_loop, "clipped_sum", unclipped):
+            yield
 
 
-def one(kind: str, epsilon: float, method: str, seed: int) -> tuple[dict[str, Any], float]:
+def _without_clip(summed: Any, *given: Any) -> Any:
+    return summed(*given[:-1], 1e6)
+
+
+def one(
+    kind: str, epsilon: float, method: str, runs: int, seed: int
+) -> tuple[dict[str, Any], float]:
     """Audit once; return the outcome and the CPU seconds."""
     with noise(kind), measured() as cost:
         found = canary_audit(
@@ -67,6 +85,7 @@ def one(kind: str, epsilon: float, method: str, seed: int) -> tuple[dict[str, An
             delta=DELTA,
             unit=dp.Row(),
             surrogate=ROWS,
+            runs=runs,
             rng=np.random.default_rng([7, seed]),
         )
     return found.to_json(), cost.cpu
@@ -78,15 +97,23 @@ def main() -> None:
     options.add_argument("--each", type=int, default=50, help="audits of the correct, each claim")
     options.add_argument("--broken", type=int, default=5, help="audits of each broken, each claim")
     options.add_argument("--method", default="mst")
+    options.add_argument("--claims", type=float, nargs="+", default=CLAIMS)
+    options.add_argument("--runs", type=int, default=RUNS, help="of each audit")
     options.add_argument("--jobs", type=int, default=2, help="processes")
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     chosen = options.parse_args()
     lines = []
+    kinds = ["no noise", "little noise", "correct"]
+    if any(isinstance(step, Train) for step in named(chosen.method, {}).steps(SCHEMA.modelled)):
+        kinds.insert(2, "no clipping")
     with ProcessPoolExecutor(chosen.jobs) as pool:
-        for kind in ("no noise", "little noise", "correct"):
-            for epsilon in CLAIMS:
+        for kind in kinds:
+            for epsilon in chosen.claims:
                 count = chosen.each if kind == "correct" else chosen.broken
-                asked = [pool.submit(one, kind, epsilon, chosen.method, i) for i in range(count)]
+                if not count:
+                    continue
+                words = (kind, epsilon, chosen.method, chosen.runs)
+                asked = [pool.submit(one, *words, i) for i in range(count)]
                 audits, costs = zip(*(each.result() for each in asked), strict=True)
                 bounds = [each["epsilon_at_least"] for each in audits]
                 lines.append(
@@ -94,6 +121,7 @@ def main() -> None:
                         "method": chosen.method,
                         "noise": kind,
                         "epsilon": epsilon,
+                        "runs": chosen.runs,
                         "audits": len(audits),
                         "failed": sum(each["failed"] for each in audits),
                         "least_p": min(each["p_value"] for each in audits),
@@ -104,7 +132,19 @@ def main() -> None:
                     }
                 )
                 print(_row(lines[-1]), flush=True)
-    (chosen.out / "audits.json").write_text(json.dumps(lines, indent=2) + "\n")
+                _keep(chosen.out / "audits.json", lines)
+
+
+def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write lines in the place of those of the same method, claim and noise."""
+
+    def key(line: dict[str, Any]) -> tuple[object, ...]:
+        return (line["method"], line["noise"], line["epsilon"])
+
+    new = {key(line): line for line in lines}
+    old = json.loads(path.read_text()) if path.exists() else []
+    kept = [new.pop(key(line), line) for line in old]
+    path.write_text(json.dumps([*kept, *new.values()], indent=2) + "\n")
 
 
 def _row(line: dict[str, Any]) -> str:

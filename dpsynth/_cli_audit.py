@@ -24,7 +24,9 @@ def audit(
     shadow: Annotated[
         bool,
         typer.Option(
-            "--shadow", help="Attack isolated units of the surrogate, in place of canaries."
+            "--shadow",
+            help="Attack isolated units of the surrogate, and reconstruct a column, in place of "
+            "canaries.",
         ),
     ] = False,
     canaries: Annotated[
@@ -33,6 +35,12 @@ def audit(
     targets: Annotated[
         int | None, typer.Option(min=1, help="Units that --shadow attacks (default: 20).")
     ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            help="The column that --shadow reconstructs (default: the one of fewest values)."
+        ),
+    ] = None,
     runs: Annotated[
         int | None, typer.Option(min=1, help="How many fits (default: 12; 128 with --shadow).")
     ] = None,
@@ -40,11 +48,13 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Audit a recipe's mechanism by attacks. Costs no budget; exit code 2 if it is refuted."""
-    if (canaries if shadow else targets) is not None:
+    if (canaries if shadow else targets or secret) is not None:
         raise InvalidRequest(
             f"An audit was asked for {'with' if shadow else 'without'} --shadow.",
-            "Canaries are made up without it, targets are chosen with it.",
-            "Leave out --canaries." if shadow else "Leave out --targets, or add --shadow.",
+            "Canaries are made up without it, targets and a secret are chosen with it.",
+            "Leave out --canaries."
+            if shadow
+            else "Leave out --targets and --secret, or add --shadow.",
         )
     import numpy as np
 
@@ -64,13 +74,26 @@ def audit(
         "surrogate": rows if table is None else table,
         "rng": np.random.default_rng(seed),
     }
+    if shadow and secret is not None and secret not in read.schema.modelled:
+        raise InvalidRequest(
+            f"The column {secret!r} was to be reconstructed.",
+            f"The modelled columns are {', '.join(read.schema.modelled)}.",
+            "Name one of them.",
+        )
     counts = {"targets": targets, "fits": runs} if shadow else {"canaries": canaries, "runs": runs}
     words |= {name: count for name, count in counts.items() if count is not None}
     attack = attacks.shadow_attack if shadow else attacks.canary_audit
     found = attack(read.synthesizer, read.schema, **words)
+    sentences, facts, failed = [found.sentence], found.to_json(), found.failed
+    if shadow and len(read.schema.modelled) > 1:
+        words = {name: words[name] for name in words if name not in counts}
+        told = attacks.reconstruction_attack(read.synthesizer, read.schema, secret=secret, **words)
+        sentences.append(told.sentence)
+        facts["reconstruction"] = told.to_json()
+        failed = failed or told.failed
     if as_json:
-        print_json(found.to_json())
+        print_json(facts)
     else:
-        typer.echo(found.sentence)
-    if found.failed:
+        typer.echo("\n".join(sentences))
+    if failed:
         raise typer.Exit(2)

@@ -37,6 +37,8 @@ from dpsynth.attacks.peers import peer_results as peer_results
 from dpsynth.attacks.peers import require_peers as require_peers
 from dpsynth.attacks.plugins import record_attacks as record_attacks
 from dpsynth.attacks.plugins import reference_attacks as reference_attacks
+from dpsynth.attacks.reconstruction import Reconstruction as Reconstruction
+from dpsynth.attacks.reconstruction import reconstruction_attack as reconstruction_attack
 from dpsynth.attacks.reference import ReferenceAttack as ReferenceAttack
 from dpsynth.attacks.shadow import shadow_attack as shadow_attack
 from dpsynth.attacks.suite import InternalResults as InternalResults

@@ -9,7 +9,6 @@ and sees every noisy marginal. Claims are refuted, never proved.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,7 +19,9 @@ from numpy.typing import NDArray
 
 from dpsynth.attacks import one_run
 from dpsynth.attacks._decode import scores
-from dpsynth.attacks._watched import watched_fit
+from dpsynth.attacks._games import Game, Guesses, guessed, p_value
+from dpsynth.attacks._games import level as confidence
+from dpsynth.attacks._watched import Canaries, watched_fit
 from dpsynth.attacks.statistics import auc
 from dpsynth.domain import Domain, resolve
 from dpsynth.schema import Schema
@@ -34,29 +35,10 @@ CANARIES = 100
 RUNS = 12
 """Runs of an audit, unless told otherwise."""
 
-SHARES = (0.25, 1.0)
-"""Shares of the canaries whose coins are guessed; fixed beforehand and corrected for."""
-
+_ODDS = 4.0  # log odds of a fair coin for each unit by which its estimate is off a half
 _TRIES = 16  # proposals for each canary
 _BUCKETS = 32  # into which the codes of a column are put where proposals are weighed
 _SIGMA2 = 4.0  # variance that a cell is taken to have where proposals are weighed
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """What guessing so many coins of each run showed.
-
-    Attributes:
-        guesses: Coins guessed in a run.
-        correct: How many of them rightly, of each run.
-        p_pair: Probability of that under (epsilon, delta), at most.
-        p_curve: Probability of that under the plan's privacy curve, at most.
-    """
-
-    guesses: int
-    correct: tuple[int, ...]
-    p_pair: float
-    p_curve: float
 
 
 @dataclass(frozen=True)
@@ -153,14 +135,8 @@ def canary_audit(
     games = [
         _game(synthesizer, schema, epsilon, delta, unit, table, canaries, rng) for _ in range(runs)
     ]
-    claim = games[0].claim
-    tried = tuple(
-        _guesses(games, max(round(share * canaries), 1), claim, float(epsilon), float(delta))
-        for share in SHARES
-    )
-    tests = 2 * len(tried)
-    p_value = min(1.0, tests * min(min(each.p_pair, each.p_curve) for each in tried))
-    level = 1 - (1 - one_run.LEVEL) / tests
+    tried = guessed(games, float(epsilon), float(delta))
+    p, level = p_value(tried), confidence(tried)
     bounds = [
         (
             one_run.pair_lower_bound(each.correct, each.guesses, canaries, float(delta), level),
@@ -177,34 +153,12 @@ def canary_audit(
         runs,
         canaries,
         tried,
-        p_value,
+        p,
         max(pair for pair, _ in bounds),
         max(mu for _, mu in bounds),
         auc(inside, outside).value if len(inside) and len(outside) else 0.5,
-        p_value < 1 - one_run.LEVEL,
+        p < 1 - one_run.LEVEL,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Game:
-    coins: NDArray[np.bool_]
-    scores: NDArray[np.float64]
-    claim: one_run.Claim
-
-    def correct(self, guesses: int) -> int:
-        """Return how many of the surest guesses are right: "in" where a score is above 0."""
-        surest = np.argsort(-np.abs(self.scores), kind="stable")[:guesses]
-        return int(((self.scores[surest] > 0) == self.coins[surest]).sum())
-
-
-def _guesses(
-    games: Sequence[_Game], guesses: int, claim: one_run.Claim, epsilon: float, delta: float
-) -> Guesses:
-    canaries = len(games[0].coins)
-    correct = tuple(game.correct(guesses) for game in games)
-    pair = [one_run.pair_p_value(c, guesses, canaries, epsilon, delta) for c in correct]
-    whole = [one_run.curve_p_value(c, guesses, canaries, claim) for c in correct]
-    return Guesses(guesses, correct, one_run.combined(pair), one_run.combined(whole))
 
 
 def _game(
@@ -216,18 +170,33 @@ def _game(
     table: pd.DataFrame,
     canaries: int,
     rng: np.random.Generator,
-) -> _Game:
+) -> Game:
     """Fit once to the surrogate with the canaries whose coin says so; guess all coins."""
     made = chosen_canaries(schema, table, canaries, rng)
     coins = np.array([secrets.randbits(1) == 1 for _ in range(canaries)])
     entering = made[coins].loc[lambda frame: frame.index.repeat(unit.rows)]
     whole, known = _joined(table, entering, unit)
     fit = watched_fit(
-        synthesizer, schema, whole, epsilon=epsilon, delta=delta, unit=unit, label="canary audit"
+        synthesizer,
+        schema,
+        whole,
+        epsilon=epsilon,
+        delta=delta,
+        unit=unit,
+        label="canary audit",
+        canaries=Canaries(made, known),
     )
-    domain = fit.domain
-    found = scores(fit.seen, domain.encode(known), domain.encode(made), unit.rows)
-    return _Game(coins, found, fit.claim)
+    if not fit.seen and fit.trained is None:
+        raise InvalidRequest(
+            "A mechanism was to be audited by its noisy marginals and gradients.",
+            "It measured no marginal, and trained on nothing.",
+            "Audit a mechanism that measures or trains.",
+        )
+    odds = np.zeros(canaries) if fit.trained is None else fit.trained
+    if fit.seen:
+        mine, theirs = fit.domain.encode(made), fit.domain.encode(known)
+        odds = odds + _ODDS * scores(fit.seen, theirs, mine, unit.rows)
+    return Game(coins, odds, fit.claim)
 
 
 def _joined(

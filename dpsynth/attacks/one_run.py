@@ -36,6 +36,7 @@ LEAST_P = 1e-12
 _POINTS = 160  # of a privacy curve: fewer only weaken what is refuted
 _NEGLIGIBLE = Fraction(1, 10**9)  # delta beyond which a curve is not followed
 _MOST_EPSILON = 60.0  # of a curve's points, and of a lower bound
+_SAME = 1e-9  # by which logarithms of slopes differ that are taken as equal
 _TAILS = 33  # tried at once where a probability is searched for
 
 
@@ -68,6 +69,28 @@ class Claim:
     def gaussian(cls, mu: float) -> Claim:
         """Return the claim of Gaussian differential privacy (Dong, Roth, Su 2022)."""
         return cls.of(curve(Gaussian(Fraction(1), Fraction(mu))))
+
+    def replaced(self) -> Claim:
+        """Return what the claim says where a unit is changed: it is removed, and another added.
+
+        With F the greatest true-positive rate of a false-positive rate, that is F of F: lines of
+        lines, of which the lowest of each slope are kept. Of a pair these are (2 epsilon, delta
+        (1 + e^epsilon)) and the line of slope 1.
+        """
+        wrong = 1 - np.exp(-self.epsilons) * (1 - self.deltas)
+        slopes = np.concatenate([self.epsilons, -self.epsilons])
+        heights = np.concatenate([self.deltas, wrong])
+        both = (slopes[:, None] + slopes).ravel()
+        high = (heights[:, None] + np.exp(slopes)[:, None] * heights).ravel()
+        order = np.argsort(both, kind="stable")
+        both, high = both[order], high[order]
+        # Equal but for rounding; the steepest of them is an upper bound with any of their heights.
+        begins = np.flatnonzero(np.diff(both, prepend=-np.inf) > _SAME)
+        steepest = np.append(both[begins[1:] - 1], both[-1])
+        lowest = np.minimum.reduceat(high, begins)
+        kept = steepest >= -_SAME
+        deltas = np.minimum(lowest[kept] * (1 + 1e-9), 1.0)
+        return Claim(np.maximum(steepest[kept], 0.0), deltas)
 
     def least_wrong(self, right: Floats) -> Floats:
         """Return the least false-positive rates that allow these true-positive rates."""
@@ -159,8 +182,22 @@ def combined(p_values: Sequence[float]) -> float:
     return float(special.chdtrc(2 * len(p_values), total))
 
 
+def replaced_pair(epsilon: float, delta: float) -> tuple[float, float]:
+    """Return what (epsilon, delta) says where a unit is changed: it is removed, and another added.
+
+    Group privacy of two: delta and then e^epsilon times delta (Dwork, Roth 2014, section 2.3).
+    """
+    return 2 * epsilon, min(delta * (1 + math.exp(min(epsilon, _MOST_EPSILON))), 1.0)
+
+
 def pair_lower_bound(
-    correct: Sequence[int], guesses: int, canaries: int, delta: float, level: float = LEVEL
+    correct: Sequence[int],
+    guesses: int,
+    canaries: int,
+    delta: float,
+    level: float = LEVEL,
+    *,
+    replaced: bool = False,
 ) -> float:
     """Return the greatest epsilon at ``delta`` that independent runs refute; 0 if none is.
 
@@ -170,10 +207,12 @@ def pair_lower_bound(
         canaries: Coins tossed in each.
         delta: Of the pair.
         level: Confidence.
+        replaced: Whether a coin changes a unit, and the pair is of adding or removing one.
     """
 
     def refuted(epsilon: float) -> bool:
-        found = {c: pair_p_value(c, guesses, canaries, epsilon, delta) for c in set(correct)}
+        pair = replaced_pair(epsilon, delta) if replaced else (epsilon, delta)
+        found = {c: pair_p_value(c, guesses, canaries, *pair) for c in set(correct)}
         return combined([found[c] for c in correct]) < 1 - level
 
     return _greatest(refuted, _MOST_EPSILON)

@@ -99,7 +99,7 @@ def shadow_attack(
             f"Leave them at their defaults, {TARGETS} and {FITS}.",
         )
     table = simulated(schema, surrogate, unit, rng) if isinstance(surrogate, int) else surrogate
-    places, numbers = _kept(table, unit)
+    places, numbers = kept_rows(table, unit)
     table = table.iloc[places].reset_index(drop=True)
     units = int(numbers.max(initial=-1)) + 1
     if units < 2 * targets:
@@ -132,7 +132,7 @@ def shadow_attack(
     )
 
 
-def _kept(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def kept_rows(table: pd.DataFrame, unit: Unit) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows that a fit surely keeps, and the number of the unit of each."""
     if not isinstance(unit, Person):
         return np.arange(len(table)), np.arange(len(table))

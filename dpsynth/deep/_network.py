@@ -88,7 +88,7 @@ class Network(nn.Module):
             logits = head(seen[:, : group.stop])
             if units is not None and str(i) in self.outers:
                 outer = self.outers[str(i)]
-                logits = logits + outer(units[:, : _weight(outer).shape[1]])
+                logits = logits + outer(units[:, : self.layout.units(group.stop - 1)])
             parts = logits.split(self.layout.sizes[group.start : group.stop], 1)
             for part, code in zip(parts, codes[:, group.start : group.stop].unbind(1), strict=True):
                 total = total + functional.cross_entropy(part, code, reduction="none")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from dpsynth.attacks import CanaryAudit, canaries, canary_audit
 from dpsynth.attacks._decode import scores
 from dpsynth.attacks._watched import Seen
 from dpsynth.release import Release
-from dpsynth.vault import Measurement, _noise
+from dpsynth.vault import Block, Measurement, Select, Step, _noise
 from dpsynth_accounting import InvalidRequest
 
 SCHEMA = dp.Schema(
@@ -29,6 +29,23 @@ SCHEMA = dp.Schema(
 
 CHANCE = 1e-6
 """A correct mechanism has a lower p-value than this in at most one of so many audits."""
+
+
+class Chooser:
+    """Chooses a column, and is shown nothing that could be scored."""
+
+    name = "chooser"
+
+    def steps(self, columns: Sequence[str]) -> tuple[Step, ...]:
+        del columns
+        return (Select(1, 1.0),)
+
+    def run(self, block: Block) -> Any:
+        zeros = {(n,): np.zeros(block.domain.size(n), np.int64) for n in block.domain.names}
+        block.select(zeros, lambda _: list(zeros))
+
+    def fit(self, vault: dp.Vault, *, epsilon: Any, delta: Any = None) -> Any:
+        return vault.fit(self, epsilon=epsilon, delta=delta)
 
 
 def audited(epsilon: float, *, method: Any = None, **words: Any) -> CanaryAudit:
@@ -108,8 +125,8 @@ def test_what_makes_no_audit_is_refused() -> None:
         audited(1.0, runs=0)
     with pytest.raises(InvalidRequest, match="ten canaries"):
         audited(1.0, canaries=9)
-    with pytest.raises(InvalidRequest, match="measured none"):
-        scores([], {}, {"a": np.zeros(3, dtype=np.int32)}, 1)
+    with pytest.raises(InvalidRequest, match="measured no marginal"):
+        audited(1.0, method=Chooser(), runs=1)
 
 
 def test_scores_are_the_best_linear_estimate() -> None:

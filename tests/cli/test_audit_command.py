@@ -106,6 +106,9 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
     assert found["p_value"] > 1e-6
     assert found["unit"] == "row"
     assert len(found["targets"]) == 2 * 3
+    told = found["reconstruction"]
+    assert told["p_value"] > 1e-6
+    assert (told["secret"], told["targets"], told["fits"]) == ("u", 30, 16)
     assert not (recipe.parent / "ledger.db").exists()
     monkeypatch.setattr(
         _noise, "discrete_gaussian", lambda _, shape, *rest: np.zeros(shape, dtype=np.int64)
@@ -116,10 +119,15 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
     code, out, _ = dpsynth(*words, "--surrogate", table, "--runs", 60)
     assert code == 2
     assert out.startswith("Fail: releases of independent tell more than it claims.")
+    # One-way counts tell how many have a value of the secret, and not who.
+    assert "Not refuted: reconstructing 'u' of 41 rows in 16 fits" in out
 
 
 def test_options_of_the_other_attack_are_refused(recipe: Path, dpsynth: Runner) -> None:
-    for words in (("--targets", 5), ("--shadow", "--canaries", 50)):
+    for words in (("--targets", 5), ("--secret", "u"), ("--shadow", "--canaries", 50)):
         code, _, error = dpsynth("audit", recipe, *words)
         assert code == 2
         assert words[-2] in error
+    code, _, error = dpsynth("audit", recipe, "--shadow", "--secret", "nobody")
+    assert code == 2
+    assert "'nobody'" in error

@@ -12,3 +12,4 @@ from dpsynth.vault._train._loop import resume as resume
 from dpsynth.vault._train._loop import run as run
 from dpsynth.vault._train._loop import shapes as shapes
 from dpsynth.vault._train._separate import require_separate as require_separate
+from dpsynth.vault._train._watched import WatchedLearner as WatchedLearner
