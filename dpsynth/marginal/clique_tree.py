@@ -55,7 +55,7 @@ class CliqueTree:
         InvalidRequest: If the shares leave nothing, or a number is too small.
 
     >>> CliqueTree().steps(["a", "b", "c"])
-    (Measure(marginals=3, weight=0.4), Divide(answers=16, weight=0.6))
+    (Measure(marginals=3, weight=0.4), Divide(answers=19, weight=0.6))
     """
 
     workload: Workload = TRIPLES
@@ -84,10 +84,9 @@ class CliqueTree:
         """
         d = len(columns)
         candidates = math.comb(d, 2) + min(math.comb(d, 3), _TRIPLES * d)
-        # In each pass a candidate may be scored, and measured.
-        answers = 2 * self._passes(d) * candidates + MOST_LEVELS * len(
-            self.workload.ranged(columns)
-        )
+        ranges = MOST_LEVELS * len(self.workload.ranged(columns))
+        # In each pass a candidate may be scored, and measured; at the end one-ways again.
+        answers = 2 * self._passes(d) * candidates + ranges + d
         return opening_steps(columns, self.workload, self.one_way, answers)
 
     def run(self, block: Block) -> MarginalModel:

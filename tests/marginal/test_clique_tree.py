@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,7 +152,7 @@ def test_triples_lie_in_cliques() -> None:
 def test_its_plan_is_public() -> None:
     assert CliqueTree().steps(["a"]) == (Measure(1, 1.0),)
     plan = CliqueTree(one_way=0.2, scoring=0.1, passes=3).steps(list("abcd"))
-    assert plan == (Measure(4, 0.2), Divide(6 * (6 + 4), 0.8))
+    assert plan == (Measure(4, 0.2), Divide(6 * (6 + 4) + 4, 0.8))
     with pytest.raises(InvalidRequest, match="one column or more"):
         CliqueTree().steps([])
 
@@ -232,6 +234,23 @@ def test_a_run_through_the_vault(tmp_path: pytest.TempPathFactory) -> None:
     assert model.rows == pytest.approx(2000, rel=0.05)
     drawn = model.sample(rng=np.random.default_rng(0))
     assert (abs(drawn["a"] - drawn["b"]) % 4 <= 1).mean() > 0.8
+
+
+@pytest.mark.parametrize("method", [CliqueTree, dp.AIM, dp.MWEM, dp.PrivBayes, MST])
+@pytest.mark.parametrize(("size", "epsilon"), [(5, 0.3), (5, 10.0), (120, 1.0), (120, 10.0)])
+def test_two_columns_ask_no_more_than_was_declared(
+    method: Any, size: int, epsilon: float, tmp_path: Path
+) -> None:
+    """A pair is scored, measured, scored again and left alone; what is left measures the columns.
+
+    The vault counts the answers, and refuses one too many.
+    """
+    first = np.random.default_rng(5).integers(0, size, 150)
+    table = pd.DataFrame({"a": first, "b": first % 2 == 1})
+    schema = dp.Schema({"a": dp.Integer(0, size - 1), "b": dp.Boolean()})
+    account = dp.Ledger(tmp_path / "ledger.db").account("two", dp.Budget(epsilon, 1e-6))
+    vault = dp.Vault(table, schema, account, unit=dp.Row(), audit_share=0.0)
+    method().fit(vault, epsilon=epsilon)
 
 
 def test_what_no_pair_is_worth_goes_to_the_columns(make_block: MakeBlock) -> None:
