@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,12 +141,27 @@ def answers_of(
     return synthetic_answers(merged, Domain.integers(sizes), cliques, rows)
 
 
-def verdict_of(audited: Audited, audit_share: float, *, own_holdout: bool = False) -> Verdict:
-    """Return the public verdict: post-processing of the paid counts."""
+_CHOSEN = (
+    " The table was chosen to be found least by an attack on these very units: more may leak than "
+    "is found here, and an excess that would have been found is greater than stated."
+)
+
+
+def verdict_of(
+    audited: Audited, audit_share: float, *, own_holdout: bool = False, chosen: bool = False
+) -> Verdict:
+    """Return the public verdict: post-processing of the paid counts.
+
+    Args:
+        audited: The counts.
+        audit_share: That of the vault.
+        own_holdout: Whether the units held out are a table of the custodian's own.
+        chosen: Whether the table was chosen among others by an attack on the same units.
+    """
     if audit_share == 0:
         return public_verdict([])
     everyone, *attacks = audited.counts[: 1 + len(ATTACKS)]
-    return public_verdict(
+    found = public_verdict(
         [
             AttackCounts(
                 each.name,
@@ -160,6 +175,7 @@ def verdict_of(audited: Audited, audit_share: float, *, own_holdout: bool = Fals
             for each in attacks
         ]
     )
+    return replace(found, sentence=found.sentence + _CHOSEN) if chosen else found
 
 
 def internal_of(

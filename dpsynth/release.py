@@ -163,7 +163,13 @@ class Release:
             about=hashlib.sha256(codes.astype("<i4").tobytes()).hexdigest(),
             coarse=coarse,
         )
-        verdict = verdict_of(audited, vault.audit_share, own_holdout=vault.own_holdout)
+        choice: Any = block.meta.get("choose")
+        verdict = verdict_of(
+            audited,
+            vault.audit_share,
+            own_holdout=vault.own_holdout,
+            chosen=choice is not None and choice["by"] != "distance",
+        )
         paid = charges_of(vault.account.ledger.entries(vault.account.name), reservations)
         promise = promise_of(
             vault.account.extract(),

@@ -333,6 +333,17 @@ def test_a_release_beyond_its_gate_does_not_verify(
     assert "the gate was shut: the noisy distance of pairs is above 0.05" in fault
 
 
+@pytest.mark.parametrize(("by", "weaker"), [("distance", False), ("exact match", True)])
+def test_a_verdict_on_a_table_that_an_attack_chose_claims_less(
+    tmp_path: Path, by: str, weaker: bool
+) -> None:
+    """The audit attacks the units by which the table was chosen, so it finds less of a leak."""
+    text = RECIPE.replace("samples = 3", f'samples = 3\nby = "{by}"')
+    recipe, out = recipe_of(tmp_path, text), tmp_path / "out"
+    found = run_recipe(recipe, tmp_path / "rows.csv", out, console=Console(quiet=True))
+    assert ("to be found least by an attack" in found.facts["verdict"]["sentence"]) == weaker
+
+
 def test_exact_results_that_fail_change_no_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
