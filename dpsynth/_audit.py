@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -139,6 +140,11 @@ def answers_of(
         [coarse[n][codes[:, i]] if n in coarse else codes[:, i] for i, n in enumerate(domain.names)]
     ).astype(np.int32)
     return synthetic_answers(merged, Domain.integers(sizes), cliques, rows)
+
+
+def digest_of(codes: NDArray[np.int32]) -> str:
+    """Return the SHA-256 of a table's codes, by which a request names it."""
+    return hashlib.sha256(codes.astype("<i4").tobytes()).hexdigest()
 
 
 _CHOSEN = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dpsynth._audit import ATTACKS, answers_of, as_array, attack_of, coarse_maps, coded
+from dpsynth._audit import ATTACKS, answers_of, as_array, attack_of, coarse_maps, coded, digest_of
 from dpsynth.domain import Domain
 from dpsynth.evaluation import pair_cliques
 from dpsynth.synthesizer import Model
@@ -114,7 +113,7 @@ def judged(
     found = []
     for model, table in candidates:
         codes = coded(domain, table)
-        about = hashlib.sha256(codes.astype("<i4").tobytes()).hexdigest()
+        about = digest_of(codes)
         if by == "distance":
             rows = max(round(model.rows), 1)
             found.append(Judged(about, answers_of(domain, codes, coarse, cliques, rows)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from dpsynth._audit import (
     audit_step,
     coarse_maps,
     coded,
+    digest_of,
     internal_of,
     require_target,
     statistics_of,
@@ -160,7 +160,7 @@ class Release:
         audited = block.audit(
             statistics_of(domain, codes, fresh, target, rng),
             answers_of(domain, codes, coarse, cliques, rows),
-            about=hashlib.sha256(codes.astype("<i4").tobytes()).hexdigest(),
+            about=digest_of(codes),
             coarse=coarse,
         )
         choice: Any = block.meta.get("choose")

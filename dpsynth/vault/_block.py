@@ -69,9 +69,6 @@ Notice = Callable[[str, int, int], None]
 MOST_CELLS = 1 << 27
 """Greatest number of cells of one answer: a GiB of int64."""
 
-MOST_DISTANCE = 1 << 61
-"""Greatest sum of a model's answer, sign aside: beyond, a distance would not fit in an int64."""
-
 MOST_KEPT = 1 << 25
 """Greatest number of cells of the exact counts that a block keeps to compare again: 256 MiB."""
 
@@ -403,16 +400,7 @@ class Block:
             raise self._refused("A choice was to be made among other tables than were declared.")
         for each in tables:
             self._require_counts(each.answers, coarse)
-        judged = [
-            [t.about, [[list(c), _hashed(model)] for c, model in t.answers.items()]]
-            + (
-                []
-                if (s := t.statistic) is None
-                else [s.of.name, float(s.of.threshold), s.first_row]
-            )
-            for t in tables
-        ]
-        request = self._request(choose=judged, coarse=coarse)
+        request = self._request(choose=[_named(each) for each in tables], coarse=coarse)
         draw = _choose.drawing(self, step, event, tables, coarse)
         return int(json.loads(self._answer(index, 0, request, lambda: canonical(draw()))))
 
@@ -506,7 +494,7 @@ class Block:
         for clique, model in answers.items():
             if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
                 raise self._refused("An answer was not an int64 array of its clique's shape.")
-            if max(int(model.max()), -int(model.min())) > MOST_DISTANCE // model.size:
+            if max(int(model.max()), -int(model.min())) > _choose.MOST_TOTAL // model.size:
                 raise self._refused("An answer was to be compared that is no count of rows.")
 
     def _shape(self, clique: Clique, coarse: Coarse | None) -> tuple[int, ...]:
@@ -570,6 +558,15 @@ class Block:
 
 def _quiet(what: str, done: int, of: int) -> None:
     """Tell nobody."""
+
+
+def _named(table: Judged) -> list[object]:
+    """Return what names a table that a choice judges: its digest, its answers, its attack."""
+    answers = [[list(clique), _hashed(model)] for clique, model in table.answers.items()]
+    attack = table.statistic
+    if attack is None:
+        return [table.about, answers]
+    return [table.about, answers, attack.of.name, float(attack.of.threshold), attack.first_row]
 
 
 def _hashed(values: NDArray[np.int64]) -> str:
