@@ -62,6 +62,7 @@ class Schema:
     Raises:
         SchemaError: Something contradicts itself; all faults are named.
 
+    >>> from dpsynth import Integer
     >>> Schema({"age": Integer(0, 110), "city": Open()}).undeclared
     ('city',)
     """

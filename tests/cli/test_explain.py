@@ -115,9 +115,10 @@ def test_a_report_that_promises_more_than_its_ledger_charged_is_refused(
     account.adopt("a test", "ada")
     people = account.existing("people")
     attempt = people.attempts().of(bundle.sha256(forged / bundle.TABLE))
-    facts["statement"]["attempt"] = attempt.to_json()
+    facts["statement"] |= {"attempt": attempt.to_json(), "sentences": attempt.sentences()}
     bundle.write_json(forged / bundle.FACTS, facts)
-    (forged / bundle.STATEMENT).write_text("\n".join(attempt.sentences()))
+    for part in (bundle.STATEMENT, bundle.PAGE):
+        (forged / part).write_text("\n".join(attempt.sentences()))
     bundle.seal(forged, people, {"reservations": reservations}, attempt=attempt)
     assert bundle.verify(forged).ok
     with pytest.raises(ReleaseError, match=f"states another {key} than its ledger"):
