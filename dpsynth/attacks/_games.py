@@ -64,6 +64,11 @@ def p_value(tried: Sequence[Guesses]) -> float:
     return min(1.0, tests(tried) * min(min(each.p_pair, each.p_curve) for each in tried))
 
 
+def at_least(epsilon: float) -> str:
+    """Return what a lower bound says; the curve may refute a claim that the pair alone does not."""
+    return f"at that delta alone, epsilon is at least {epsilon:.2f} with confidence 99.9 %"
+
+
 def tests(tried: Sequence[Guesses]) -> int:
     """Return how many tests there were."""
     return 2 * len(tried)

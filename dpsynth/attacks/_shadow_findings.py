@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsynth.attacks import one_run
+from dpsynth.attacks._games import at_least
 from dpsynth.attacks.statistics import (
     Interval,
     auc,
@@ -124,8 +125,7 @@ class ShadowAttack:
         if self.failed:
             return (
                 f"Fail: releases of {self.method} tell more than it claims. {tried} refute {claim} "
-                f"(p = {self.p_value:.1e}); epsilon is at least {self.epsilon_at_least:.2f} with "
-                f"confidence 99.9 %. {worst}"
+                f"(p = {self.p_value:.1e}); {at_least(self.epsilon_at_least)}. {worst}"
             )
         return (
             f"Not refuted: {tried} do not contradict {claim} of {self.method} (p = "

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dpsynth.attacks import one_run
 from dpsynth.attacks._decode import scores
-from dpsynth.attacks._games import Game, Guesses, guessed, p_value
+from dpsynth.attacks._games import Game, Guesses, at_least, guessed, p_value
 from dpsynth.attacks._games import level as confidence
 from dpsynth.attacks._watched import Canaries, watched_fit
 from dpsynth.attacks.statistics import auc
@@ -79,8 +79,7 @@ class CanaryAudit:
         if self.failed:
             return (
                 f"Fail: {self.method} tells more than it claims. {tried} refute {claim} "
-                f"(p = {self.p_value:.1e}); epsilon is at least {self.epsilon_at_least:.2f} with "
-                "confidence 99.9 %."
+                f"(p = {self.p_value:.1e}); {at_least(self.epsilon_at_least)}."
             )
         return (
             f"Not refuted: {tried} do not contradict {claim} of {self.method} "

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dpsynth.attacks import _shadow_features as features
 from dpsynth.attacks import one_run
-from dpsynth.attacks._games import Game, Guesses, guessed, level, p_value
+from dpsynth.attacks._games import Game, Guesses, at_least, guessed, level, p_value
 from dpsynth.attacks._watched import Seen, WatchedFit, watched_fit
 from dpsynth.attacks.canaries import simulated, surrogate_codes
 from dpsynth.attacks.shadow import kept_rows
@@ -116,8 +116,7 @@ class Reconstruction:
         if self.failed:
             return (
                 f"Fail: releases of {self.method} tell more than it claims: {tried} refutes "
-                f"{claim} (p = {self.p_value:.1e}); epsilon is at least "
-                f"{self.epsilon_at_least:.2f} with confidence 99.9 %. {found}"
+                f"{claim} (p = {self.p_value:.1e}); {at_least(self.epsilon_at_least)}. {found}"
             )
         return (
             f"Not refuted: {tried} does not contradict {claim} of {self.method} (p = "
