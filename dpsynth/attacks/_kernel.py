@@ -68,7 +68,7 @@ class Compiled:
         self._spans = np.setdiff1d(np.arange(len(rows)), self._sets)
         self._boxes: tuple[Ints, Ints, Words] | None = None
 
-    def nearest(self, queries: Ints, k: int) -> Ints | None:
+    def nearest(self, queries: Ints, k: int, within: Ints) -> Ints | None:
         """Return the least distances of placed queries, int32 (queries, k).
 
         None if numba is not there, or cannot keep its code where it began to.
@@ -93,6 +93,7 @@ class Compiled:
                 self._sets,
                 self._scale,
                 k,
+                within,
             )
         except OSError:
             return None
@@ -162,6 +163,7 @@ def search(
     sets: Longs,
     scale: int,
     k: int,
+    within: Ints,
 ) -> Ints:
     """Return the least distances of placed queries, int32 (queries, k).
 
@@ -179,6 +181,8 @@ def search(
         sets: The columns that are bounded as sets of codes.
         scale: The cap of a column's distance.
         k: 1 or 2.
+        within: int32 (queries,): what is farther need not be found, and is then said to be at the
+            greatest int32.
     """
     columns = rows.shape[0]
     best = np.full((queries.shape[1], k), _FAR, dtype=np.int32)
@@ -188,7 +192,8 @@ def search(
     cap = np.int32(scale)
     two = np.empty(2, dtype=np.int64)
     for q in range(queries.shape[1]):
-        nearest, second = np.int64(_FAR), np.int64(_FAR)
+        beyond = np.int64(within[q]) + 1
+        nearest, second = beyond, beyond
         stack[0], bounds[0] = 0, 0
         top = 1
         while top > 0:
@@ -233,7 +238,8 @@ def search(
                         nearest = np.int64(far)
                     elif far < second:
                         second = np.int64(far)
-        best[q, 0] = nearest
-        if k == 2:
+        if nearest < beyond:
+            best[q, 0] = nearest
+        if k == 2 and second < beyond:
             best[q, 1] = second
     return best

@@ -24,8 +24,16 @@ class _Remembering(Neighbours):
         super().__init__(reference, domain)
         self._asked: dict[tuple[int, int], tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
 
-    def distances(self, queries: NDArray[np.int32], k: int = 1) -> NDArray[np.int64]:
+    def distances(
+        self,
+        queries: NDArray[np.int32],
+        k: int = 1,
+        *,
+        within: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
         """Return distances as :meth:`Neighbours.distances` does; not to be changed."""
+        if within is not None:
+            return super().distances(queries, k, within=within)
         key = id(queries), k
         if key not in self._asked:
             found = super().distances(queries, k)

@@ -97,7 +97,7 @@ def grow(placed: NDArray[np.int32], scale: int, leaf: int) -> Tree:
         part = order[start:stop]
         left = _halved(placed, part, scale) if stop - start > leaf else None
         if left is not None:
-            middle = start + int(left.sum())
+            middle = start + int(np.count_nonzero(left))
             order[start:stop] = np.concatenate([part[left], part[~left]])
             child[node] = len(first)
             first += [start, middle]
@@ -121,7 +121,7 @@ def _halved(
         line = placed[j][part]
         middle = np.partition(line, len(line) // 2)[len(line) // 2]
         halves = [line < middle, line <= middle]
-        sizes = [int(half.sum()) for half in halves]
+        sizes = [np.count_nonzero(half) for half in halves]
         found = [
             (abs(2 * size - len(line)), half)
             for size, half in zip(sizes, halves, strict=True)

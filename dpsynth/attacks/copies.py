@@ -13,7 +13,7 @@ import numpy as np
 from dpsynth.attacks._shared import index_of
 from dpsynth.attacks.comparison import ScoreComparison, compare_scores
 from dpsynth.attacks.membership import softening
-from dpsynth.attacks.neighbours import Neighbours
+from dpsynth.attacks.neighbours import Neighbours, nearest_among
 from dpsynth.attacks.statistics import Interval, wilson
 from dpsynth.attacks.targets import Rows, Targets, some
 from dpsynth.domain import Domain
@@ -111,10 +111,8 @@ def _share(
 ) -> NearestShare:
     # The larger side would be nearer by its size alone.
     units = min(side.units for side in targets.sides)
-    to_in, to_out = (
-        Neighbours(some(side.one_row_each(rng), units, rng), domain).distances(synthetic)[:, 0]
-        for side in targets.sides
-    )
+    sides = [Neighbours(some(side.one_row_each(rng), units, rng), domain) for side in targets.sides]
+    to_in, to_out = nearest_among(synthetic, sides).T
     tied = float(np.mean(to_in == to_out))
     nearer = float(np.sum(to_in < to_out) + 0.5 * np.sum(to_in == to_out))
     rows = len(synthetic)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dpsynth.attacks._shared import index_of
 from dpsynth.attacks.comparison import LEVEL, Comparison, Figure, compare_hits
 from dpsynth.attacks.copies import sub_domain
-from dpsynth.attacks.neighbours import LARGEST_SCALE, Neighbours
+from dpsynth.attacks.neighbours import LARGEST_SCALE, Neighbours, nearest_among
 from dpsynth.attacks.statistics import Interval, wilson
 from dpsynth.attacks.targets import Rows, Side, Targets
 from dpsynth.domain import Domain
@@ -182,8 +182,10 @@ def linkability(
             index.distances(side.rows[:, half])[:, 0] / index.gower.scale for half, index in parts
         )
         # Positions are rounded to a grid, by as much as this in each column.
-        near = whole.distances(side.rows)[:, 0] / whole.gower.scale
-        return side.any(near <= least + columns / LARGEST_SCALE)
+        most = least + columns / LARGEST_SCALE
+        within = np.ceil(most * whole.gower.scale).astype(np.int64)
+        near = whole.distances(side.rows, within=within)[:, 0] / whole.gower.scale
+        return side.any(near <= most)
 
     whole = index_of(release, domain)
     main, control = (linked(side, whole) for side in targets.sides)
@@ -218,7 +220,7 @@ def inference(
         usual = int(np.bincount(values).argmax())
         right, base = [], []
         for side in targets.sides:
-            far = np.column_stack([index.distances(side.rows[:, rest])[:, 0] for index in indices])
+            far = nearest_among(side.rows[:, rest], indices)
             # Half a step at most is added: it decides between equals alone.
             guess = kinds[(far + rng.random(far.shape) / 2).argmin(axis=1)]
             truth = groups[side.rows[:, j]]

@@ -14,6 +14,7 @@ installed; both ways add whole numbers, and agree to the last bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Gower:
         self.nominal = [j for j, m in enumerate(ordered) if m < 2]
         self.graded = [j for j, m in enumerate(ordered) if m > 1]
         self.capped = [j for j in self.graded if ordered[j] < sizes[j]]
-        if self.unit >= _FAR or any(p.max(initial=0) >= _FAR for p in self.positions):
+        if self.unit >= _FAR - 2 or any(p.max(initial=0) >= _FAR for p in self.positions):
             raise InvalidRequest(
                 "Distances over a domain were asked for.",
                 "It has more columns or unordered codes than 32-bit distances can hold.",
@@ -152,7 +153,13 @@ class Neighbours:
         self._compiled = Compiled(self._rows, tree, self.gower.nominal, self.gower.scale)
         self._bounds: dict[int, NDArray[np.int32]] | None = None
 
-    def distances(self, queries: NDArray[np.int32], k: int = 1) -> NDArray[np.int64]:
+    def distances(
+        self,
+        queries: NDArray[np.int32],
+        k: int = 1,
+        *,
+        within: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
         """Return each query's distances to its ``k`` nearest reference rows, nearest first.
 
         A reference row that occurs twice counts as two neighbours.
@@ -160,9 +167,12 @@ class Neighbours:
         Args:
             queries: int32 (rows, columns), coded by the index's domain; not changed.
             k: 1 or 2.
+            within: int64 (rows,), the greatest distance of each query that matters, alike for
+                queries that are alike: the less it is, the less is searched. Default: any.
 
         Returns:
-            int64 (rows, k), in units of ``1 / gower.unit``; ``none`` where too few rows exist.
+            int64 (rows, k), in units of ``1 / gower.unit``; ``none`` where too few rows exist
+            within that distance.
 
         Raises:
             InvalidRequest: ``k`` is neither 1 nor 2, or the number of columns is another.
@@ -178,24 +188,31 @@ class Neighbours:
             return np.empty((0, k), dtype=np.int64)
         order, begins = in_order(queries, self._sizes)
         rows = queries[order[begins]]
-        best = self._nearest(rows, k).astype(np.int64)
-        best[best == _FAR] = self.none
+        most = np.full(len(rows), self.none, dtype=np.int32)
+        if within is not None:
+            np.minimum(most, within[order[begins]], out=most, casting="unsafe")
+        best = self._nearest(rows, k, most).astype(np.int64)
+        best[best > most[:, None]] = self.none
         answer = np.empty((len(queries), k), dtype=np.int64)
         answer[order] = best[np.cumsum(begins) - 1]
         return answer
 
-    def _nearest(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
+    def _nearest(
+        self, rows: NDArray[np.int32], k: int, within: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
         if not self._leaves:
             return np.full((len(rows), k), _FAR, dtype=np.int32)
         if len(rows) * len(self._order) >= (_WORTH_CALLING if ready() else _WORTH_COMPILING):
-            found = self._compiled.nearest(self.gower.place(rows), k)
+            found = self._compiled.nearest(self.gower.place(rows), k, within)
             if found is not None:
                 return found
-        chunks = range(0, len(rows), _CHUNK)
-        return np.concatenate([self._chunk(rows[start : start + _CHUNK], k) for start in chunks])
+        chunks = [slice(start, start + _CHUNK) for start in range(0, len(rows), _CHUNK)]
+        return np.concatenate([self._chunk(rows[part], k, within[part]) for part in chunks])
 
-    def _chunk(self, rows: NDArray[np.int32], k: int) -> NDArray[np.int32]:
-        best = np.full((len(rows), k), _FAR, dtype=np.int32)
+    def _chunk(
+        self, rows: NDArray[np.int32], k: int, within: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
+        best = np.repeat(within[:, None] + np.int32(1), k, axis=1)
         placed = self.gower.place(rows)
         bound = np.zeros((len(rows), len(self._leaves)), dtype=np.int32)
         if self._bounds is None:
@@ -241,6 +258,27 @@ class Neighbours:
             far[line, nearest] = _FAR
             four = np.column_stack([best[batch], first, far.min(axis=1)])
             best[batch] = np.sort(four, axis=1)[:, :2]
+
+
+def nearest_among(queries: NDArray[np.int32], indices: Sequence[Neighbours]) -> NDArray[np.int64]:
+    """Return each query's distance to its nearest row in each of several indices of one domain.
+
+    Where another index has a nearer row, the distance may be said to be ``none``: enough to tell
+    which are the nearest, ties counted, at far less cost than all distances.
+
+    Args:
+        queries: int32 (rows, columns).
+        indices: At least one.
+
+    Returns:
+        int64 (rows, indices).
+    """
+    found: list[NDArray[np.int64]] = []
+    least: NDArray[np.int64] | None = None
+    for index in indices:
+        found.append(index.distances(queries, within=least)[:, 0])
+        least = found[-1] if least is None else np.minimum(least, found[-1])
+    return np.column_stack(found)
 
 
 def nearest_distances(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpsynth.attacks import _kernel, nearest_distances, neighbours
-from dpsynth.attacks.neighbours import LARGEST_SCALE, Gower, Neighbours
+from dpsynth.attacks.neighbours import LARGEST_SCALE, Gower, Neighbours, nearest_among
 from dpsynth.domain import Domain
 from dpsynth_accounting import InvalidRequest
 from tests.attacks.recipes import DOMAIN, Rows, population, with_missing
@@ -104,6 +104,44 @@ def test_the_loops_equal_brute_force(made: tuple[Domain, Rows, Rows], k: int, le
     assert exact(index, found) == brute_nearest(queries, reference, domain, k)
 
 
+@pytest.mark.parametrize("way", ["plain", "loops", "machine code"])
+@settings(max_examples=40, deadline=None)
+@given(tables(), st.sampled_from([1, 2]), st.integers(0, 2**32 - 1))
+def test_what_is_too_far_is_not_found_and_all_else_is(
+    way: str, made: tuple[Domain, Rows, Rows], k: int, seed: int
+) -> None:
+    domain, queries, reference = made
+    queries = np.concatenate([queries, queries])  # alike, so they are searched once
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "plain":
+            plainly(patch)
+        else:
+            by_loops(patch, machine_code=way == "machine code")
+        patch.setattr(neighbours, "_LEAF", 5)
+        index = Neighbours(reference, domain)
+        whole = index.distances(queries, k)
+        half = np.random.default_rng(seed).integers(-1, index.none + 1, len(queries) // 2)
+        within = np.concatenate([half, half])
+        # Rows that are alike by chance must ask alike.
+        _, place = np.unique(queries, axis=0, return_inverse=True)
+        within = np.array([within[place == p].max() for p in place.reshape(-1)])
+        found = index.distances(queries, k, within=within)
+    assert np.array_equal(found, np.where(whole <= within[:, None], whole, index.none))
+
+
+def test_the_nearest_among_several_are_found_with_their_ties() -> None:
+    rng = np.random.default_rng(0)
+    queries, *parts = (population(rows, rng) for rows in (500, 400, 30, 900))
+    parts[2][:300] = parts[0][:300]
+    indices = [Neighbours(part, DOMAIN) for part in [*parts, parts[0][:0]]]
+    whole = np.column_stack([index.distances(queries)[:, 0] for index in indices])
+    found = nearest_among(queries, indices)
+    least = whole.min(axis=1, keepdims=True)
+    assert np.array_equal(found == least, whole == least)
+    assert ((whole == least).sum(axis=1) > 1).any()
+    assert (found >= whole).all()
+
+
 def more_codes_than_bits() -> tuple[Domain, Rows]:
     """Nominal columns of which a leaf's codes do not fit in one word."""
     domain = Domain.integers({"a": 200, "b": 500, "c": 9}, ordered=("b",))
@@ -134,7 +172,9 @@ def test_machine_code_equals_the_plain_path_to_the_last_bit(
     by_loops(monkeypatch, machine_code=True)
     asked: list[int] = []
     nearest = index._compiled.nearest
-    monkeypatch.setattr(index._compiled, "nearest", lambda q, k: asked.append(k) or nearest(q, k))
+    monkeypatch.setattr(
+        index._compiled, "nearest", lambda q, k, w: asked.append(k) or nearest(q, k, w)
+    )
     found = index.distances(rows[half:], k)
     assert asked == [k]
     assert found.dtype == plain.dtype
