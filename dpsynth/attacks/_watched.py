@@ -161,16 +161,37 @@ class WatchedFit:
     trained: NDArray[np.float64] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Claimed:
+    """A mechanism and what it claims: what an attack is on.
+
+    Attributes:
+        synthesizer: The mechanism.
+        schema: Public facts about the columns.
+        epsilon: Claimed, at ``delta``.
+        delta: Claimed, with ``epsilon``.
+        unit: The unit of privacy.
+    """
+
+    synthesizer: Synthesizer
+    schema: Schema
+    epsilon: float | Fraction
+    delta: float | Fraction
+    unit: Unit
+
+    @property
+    def pair(self) -> tuple[float, float]:
+        """Epsilon and delta."""
+        return float(self.epsilon), float(self.delta)
+
+    @property
+    def of(self) -> str:
+        """What the claim is about: ``"row"`` or ``"person"``."""
+        return "person" if isinstance(self.unit, Person) else "row"
+
+
 def watched_fit(
-    synthesizer: Synthesizer,
-    schema: Schema,
-    table: pd.DataFrame,
-    *,
-    epsilon: float | Fraction,
-    delta: float | Fraction,
-    unit: Unit,
-    label: str,
-    canaries: Canaries | None = None,
+    claimed: Claimed, table: pd.DataFrame, label: str, canaries: Canaries | None = None
 ) -> WatchedFit:
     """Fit a mechanism to rows that are not private, as a release would, on a throw-away account.
 
@@ -178,14 +199,15 @@ def watched_fit(
 
     Charges: nothing that is kept. The vault says that it holds canaries, so nothing is released.
     """
-    steps = synthesizer.steps(schema.modelled)
+    schema, epsilon, delta = claimed.schema, claimed.epsilon, claimed.delta
+    steps = claimed.synthesizer.steps(schema.modelled)
     weight = sum(step.weight for step in steps) * discovery_weight(schema)
     with tempfile.TemporaryDirectory() as folder:
         account = Ledger(Path(folder) / "ledger.db").account("audit", Budget(epsilon, delta))
-        vault = Vault(table, schema, account, unit=unit, audit_share=0.0, canaries=True)
+        vault = Vault(table, schema, account, unit=claimed.unit, audit_share=0.0, canaries=True)
         plan = (*discovery_step(schema, weight), *steps)
         with vault.reserve(plan, epsilon=epsilon, delta=delta, label=label) as block:
             watched = WatchedBlock(block, canaries)
-            model = synthesizer.run(cast(Block, watched))
+            model = claimed.synthesizer.run(cast(Block, watched))
             claim = one_run.Claim.of(curve(block.plan.event))
             return WatchedFit(model, watched.seen, block.domain, claim, watched.trained)

@@ -21,7 +21,7 @@ from dpsynth.attacks import one_run
 from dpsynth.attacks._decode import scores
 from dpsynth.attacks._games import Game, Guesses, at_least, guessed, p_value
 from dpsynth.attacks._games import level as confidence
-from dpsynth.attacks._watched import Canaries, watched_fit
+from dpsynth.attacks._watched import Canaries, Claimed, watched_fit
 from dpsynth.attacks.statistics import auc
 from dpsynth.domain import Domain, resolve
 from dpsynth.schema import Schema
@@ -131,10 +131,9 @@ def canary_audit(
             f"Leave them at their defaults, {RUNS} and {CANARIES}.",
         )
     table = simulated(schema, surrogate, unit, rng) if isinstance(surrogate, int) else surrogate
-    games = [
-        _game(synthesizer, schema, epsilon, delta, unit, table, canaries, rng) for _ in range(runs)
-    ]
-    tried = guessed(games, float(epsilon), float(delta))
+    claimed = Claimed(synthesizer, schema, epsilon, delta, unit)
+    games = [_game(claimed, table, canaries, rng) for _ in range(runs)]
+    tried = guessed(games, *claimed.pair)
     p, level = p_value(tried), confidence(tried)
     bounds = [
         (
@@ -147,8 +146,7 @@ def canary_audit(
     outside = np.concatenate([game.scores[~game.coins] for game in games])
     return CanaryAudit(
         synthesizer.name,
-        float(epsilon),
-        float(delta),
+        *claimed.pair,
         runs,
         canaries,
         tried,
@@ -160,31 +158,14 @@ def canary_audit(
     )
 
 
-def _game(
-    synthesizer: Synthesizer,
-    schema: Schema,
-    epsilon: float | Fraction,
-    delta: float | Fraction,
-    unit: Unit,
-    table: pd.DataFrame,
-    canaries: int,
-    rng: np.random.Generator,
-) -> Game:
+def _game(claimed: Claimed, table: pd.DataFrame, canaries: int, rng: np.random.Generator) -> Game:
     """Fit once to the surrogate with the canaries whose coin says so; guess all coins."""
-    made = chosen_canaries(schema, table, canaries, rng)
+    unit = claimed.unit
+    made = chosen_canaries(claimed.schema, table, canaries, rng)
     coins = np.array([secrets.randbits(1) == 1 for _ in range(canaries)])
     entering = made[coins].loc[lambda frame: frame.index.repeat(unit.rows)]
     whole, known = _joined(table, entering, unit)
-    fit = watched_fit(
-        synthesizer,
-        schema,
-        whole,
-        epsilon=epsilon,
-        delta=delta,
-        unit=unit,
-        label="canary audit",
-        canaries=Canaries(made, known),
-    )
+    fit = watched_fit(claimed, whole, "canary audit", Canaries(made, known))
     if not fit.seen and fit.trained is None:
         raise InvalidRequest(
             "A mechanism was to be audited by its noisy marginals and gradients.",

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from dpsynth.attacks import _shadow_features as features
 from dpsynth.attacks import one_run
 from dpsynth.attacks._games import Game, Guesses, at_least, guessed, level, p_value
-from dpsynth.attacks._watched import Seen, WatchedFit, watched_fit
+from dpsynth.attacks._watched import Claimed, Seen, WatchedFit, watched_fit
 from dpsynth.attacks.canaries import simulated, surrogate_codes
 from dpsynth.attacks.shadow import kept_rows
 from dpsynth.attacks.statistics import binomial_upper_tail, holm
 from dpsynth.domain import Clique
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer
-from dpsynth.vault import Person, Unit
+from dpsynth.vault import Unit
 from dpsynth_accounting import InvalidRequest
 
 TARGETS = 100
@@ -181,19 +181,19 @@ def reconstruction_attack(
     rank[rng.choice(units, count, replace=False)] = np.arange(count)
     owner = rank[numbers]
     secret, sides = _sides(schema, table, secret, owner, count, rng)
-    setting = (synthesizer, schema, epsilon, delta, unit)
-    first, _, _ = _fit(setting, secret, sides, owner, count)
+    claimed = Claimed(synthesizer, schema, epsilon, delta, unit)
+    first, _, _ = _fit(claimed, secret, sides, owner, count)
     asked = _queries(first.seen, schema.modelled, secret, rng)
     games = []
     for _ in range(fits):
-        fit, coins, known = _fit(setting, secret, sides, owner, count)
+        fit, coins, known = _fit(claimed, secret, sides, owner, count)
         drawn = fit.model.sample_codes(max(round(fit.model.rows), 1), rng=rng)
         codes = [fit.domain.encode(side[owner >= 0]) for side in sides]
         scores = solved(asked, drawn, fit.domain.encode(known), codes, owner[owner >= 0])
         games.append(Game(coins, scores, fit.claim.replaced()))
     starts = [int(places[np.flatnonzero(owner == i)[0]]) for i in range(count)]
     rows = np.bincount(owner[owner >= 0], minlength=count)
-    return _judged(setting, secret, games, list(zip(starts, map(int, rows), strict=True)))
+    return _judged(claimed, secret, games, list(zip(starts, map(int, rows), strict=True)))
 
 
 def _sides(
@@ -232,27 +232,18 @@ def _sides(
 
 
 def _fit(
-    setting: tuple[Synthesizer, Schema, float | Fraction, float | Fraction, Unit],
+    claimed: Claimed,
     secret: str,
     sides: tuple[pd.DataFrame, pd.DataFrame],
     owner: NDArray[np.int64],
     count: int,
 ) -> tuple[WatchedFit, NDArray[np.bool_], pd.DataFrame]:
     """Toss the coins and fit once; return the fit, the coins, and the rows of no target."""
-    synthesizer, schema, epsilon, delta, unit = setting
     coins = np.array([secrets.randbits(1) == 1 for _ in range(count)])
     second = np.zeros(len(owner), dtype=np.bool_)
     second[owner >= 0] = coins[owner[owner >= 0]]
     tossed = np.where(second, sides[1][secret], sides[0][secret])
-    fit = watched_fit(
-        synthesizer,
-        schema,
-        sides[0].assign(**{secret: tossed}),
-        epsilon=epsilon,
-        delta=delta,
-        unit=unit,
-        label="reconstruction",
-    )
+    fit = watched_fit(claimed, sides[0].assign(**{secret: tossed}), "reconstruction")
     return fit, coins, sides[0][owner < 0]
 
 
@@ -332,23 +323,22 @@ def solved(
 
 
 def _judged(
-    setting: tuple[Synthesizer, Schema, float | Fraction, float | Fraction, Unit],
+    claimed: Claimed,
     secret: str,
     games: Sequence[Game],
     where: Sequence[tuple[int, int]],
 ) -> Reconstruction:
-    synthesizer, _, epsilon, delta, unit = setting
-    tried = guessed(games, *one_run.replaced_pair(float(epsilon), float(delta)))
+    delta = claimed.pair[1]
+    tried = guessed(games, *one_run.replaced_pair(*claimed.pair))
     right = np.array([(game.scores > 0) == game.coins for game in games])
     each = right.sum(axis=0)
     chance = holm([binomial_upper_tail(int(hits), len(games)) for hits in each])
     worst = int(each.argmax())
     p = p_value(tried)
     return Reconstruction(
-        synthesizer.name,
-        float(epsilon),
-        float(delta),
-        "person" if isinstance(unit, Person) else "row",
+        claimed.synthesizer.name,
+        *claimed.pair,
+        claimed.of,
         secret,
         len(games),
         len(where),
@@ -359,7 +349,12 @@ def _judged(
         p,
         max(
             one_run.pair_lower_bound(
-                found.correct, found.guesses, len(where), float(delta), level(tried), replaced=True
+                found.correct,
+                found.guesses,
+                len(where),
+                delta,
+                level(tried),
+                replaced=True,
             )
             for found in tried
         ),

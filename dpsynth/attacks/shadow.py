@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dpsynth.attacks import _shadow_features as features
 from dpsynth.attacks import one_run
 from dpsynth.attacks._shadow_findings import ATTACKS, ShadowAttack, judged
-from dpsynth.attacks._watched import Seen, watched_fit
+from dpsynth.attacks._watched import Claimed, Seen, watched_fit
 from dpsynth.attacks.canaries import simulated, surrogate_codes
 from dpsynth.attacks.neighbours import Gower
 from dpsynth.domain import Domain
@@ -112,18 +112,16 @@ def shadow_attack(
     rank = np.full(units, -1)
     rank[lonely] = np.arange(targets)
     owner = rank[numbers]
-    shadows = [
-        _shadow(synthesizer, schema, table, owner, targets, epsilon, delta, unit, rng)
-        for _ in range(fits)
-    ]
+    claimed = Claimed(synthesizer, schema, epsilon, delta, unit)
+    shadows = [_shadow(claimed, table, owner, targets, rng) for _ in range(fits)]
     scores = _scores(shadows, schema.modelled, owner[owner >= 0], rng)
     coins = np.array([each.coins for each in shadows[fits // 2 :]])
     first = [int(places[np.flatnonzero(owner == i)[0]]) for i in range(targets)]
     rows = np.bincount(owner[owner >= 0], minlength=targets)
     return judged(
         synthesizer.name,
-        (float(epsilon), float(delta)),
-        "person" if isinstance(unit, Person) else "row",
+        claimed.pair,
+        claimed.of,
         fits,
         coins,
         scores,
@@ -173,29 +171,17 @@ def _isolation(
 
 
 def _shadow(
-    synthesizer: Synthesizer,
-    schema: Schema,
+    claimed: Claimed,
     table: pd.DataFrame,
     owner: NDArray[np.int64],
     targets: int,
-    epsilon: float | Fraction,
-    delta: float | Fraction,
-    unit: Unit,
     rng: np.random.Generator,
 ) -> _Shadow:
     """Fit once to the surrogate without the targets whose coin says so, and draw a release."""
     coins = np.array([secrets.randbits(1) == 1 for _ in range(targets)])
     stays = owner < 0
     stays[~stays] = coins[owner[~stays]]
-    fit = watched_fit(
-        synthesizer,
-        schema,
-        table[stays].reset_index(drop=True),
-        epsilon=epsilon,
-        delta=delta,
-        unit=unit,
-        label="shadow attack",
-    )
+    fit = watched_fit(claimed, table[stays].reset_index(drop=True), "shadow attack")
     drawn = fit.model.sample_codes(max(round(fit.model.rows), 1), rng=rng)
     return _Shadow(
         coins,

@@ -19,7 +19,7 @@ from scipy import stats
 
 import dpsynth as dp
 from dpsynth.attacks import Reconstruction, one_run, reconstruction_attack
-from dpsynth.attacks._watched import watched_fit
+from dpsynth.attacks._watched import Claimed, watched_fit
 from dpsynth.attacks.reconstruction import solved
 from dpsynth.vault import Block, Measure, Step, _noise
 from dpsynth_accounting import InvalidRequest
@@ -132,9 +132,9 @@ def test_all_rows_of_a_person_have_one_coin(monkeypatch: pytest.MonkeyPatch) -> 
     no_noise(monkeypatch)
     tables: list[pd.DataFrame] = []
 
-    def kept(*given: Any, **words: Any) -> Any:
-        tables.append(given[2])
-        return watched_fit(*given, **words)
+    def kept(claimed: Claimed, table: pd.DataFrame, label: str) -> Any:
+        tables.append(table)
+        return watched_fit(claimed, table, label)
 
     monkeypatch.setattr("dpsynth.attacks.reconstruction.watched_fit", kept)
     found = attacked(unit=unit, surrogate=300)

@@ -22,7 +22,7 @@ import dpsynth as dp
 from dpsynth.attacks import ShadowAttack, shadow, shadow_attack
 from dpsynth.attacks import _shadow_features as features
 from dpsynth.attacks._shadow_findings import judged
-from dpsynth.attacks._watched import Seen, watched_fit
+from dpsynth.attacks._watched import Claimed, Seen, watched_fit
 from dpsynth.attacks.one_run import Claim
 from dpsynth.bundle import ReleaseError
 from dpsynth.domain import Domain
@@ -274,15 +274,8 @@ def test_what_is_fitted_for_an_attack_is_never_released(monkeypatch: pytest.Monk
         vaults.append(self)
 
     monkeypatch.setattr(dp.Vault, "__init__", kept)
-    fit = watched_fit(
-        dp.Independent(),
-        SCHEMA,
-        rows_of(),
-        epsilon=1.0,
-        delta=1e-6,
-        unit=dp.Row(),
-        label="shadow attack",
-    )
+    claimed = Claimed(dp.Independent(), SCHEMA, 1.0, 1e-6, dp.Row())
+    fit = watched_fit(claimed, rows_of(), "shadow attack")
     assert fit.domain.not_private
     drawn = fit.model.sample(10, rng=np.random.default_rng(0))
     with pytest.raises(ReleaseError, match="canaries"):
