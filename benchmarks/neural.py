@@ -24,42 +24,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from _downstream import ABOUT, auc, made_for
 from _measure import measured
 from adult_encoded import ORDINAL
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 from tables import Coded
-from utility import table
+from utility import distance, table
 
 import dpsynth as dp
-from dpsynth.synthesizer import named
 
 DELTA = 1e-5
 TARGET = "income>50K"
-METHODS = ["autoregressive", "vae", "gan", "conditional-gan", "merf", "clique-tree"]
+MARGINAL = ["clique-tree", f"clique-tree{ABOUT}"]
+METHODS = ["autoregressive", "vae", "gan", "conditional-gan", "merf", *MARGINAL]
 PEER = "snsynth:dpctgan"
-
-
-def distance(real: pd.DataFrame, made: pd.DataFrame, sizes: dict[str, int], width: int) -> float:
-    """Return the mean total variation distance over all sets of columns of a width."""
-    found = []
-    for clique in itertools.combinations(sizes, width):
-        shape = [sizes[name] for name in clique]
-        shares = []
-        for rows in (real, made):
-            cells = np.ravel_multi_index([rows[n].to_numpy(dtype=np.int64) for n in clique], shape)
-            shares.append(np.bincount(cells, minlength=int(np.prod(shape))) / len(rows))
-        found.append(0.5 * float(np.abs(shares[0] - shares[1]).sum()))
-    return statistics.mean(found)
-
-
-def auc(train: pd.DataFrame, test: pd.DataFrame) -> float:
-    """Return the area under the curve of the target on the test rows."""
-    if train[TARGET].nunique() < 2:
-        return 0.5
-    model = HistGradientBoostingClassifier(random_state=0)
-    model.fit(train.drop(columns=TARGET), train[TARGET])
-    return float(roc_auc_score(test[TARGET], model.predict_proba(test.drop(columns=TARGET))[:, 1]))
 
 
 def fitted(
@@ -71,7 +48,7 @@ def fitted(
         account = dp.Ledger(Path(folder) / "ledger.db").account("x", dp.Budget(epsilon, DELTA))
         vault = dp.Vault(train, schema, account, unit=dp.Row(), audit_share=0.0)
         with measured() as cost:
-            model = named(method, {}).fit(vault, epsilon=epsilon)
+            model = made_for(method, TARGET).fit(vault, epsilon=epsilon)
     made = model.sample(len(train), rng=np.random.default_rng(seed))[list(sizes)].astype(int)
     return made, cost.cpu, cost.peak
 
@@ -95,7 +72,7 @@ def line(
             {
                 "tvd1": distance(train, made, sizes, 1),
                 "tvd2": distance(train, made, sizes, 2),
-                "auc": auc(made, test),
+                "auc": auc(made, test, TARGET),
                 "cpu": cpu,
                 "peak": peak,
             }
@@ -130,18 +107,18 @@ def main() -> None:
     target = chosen.out / "neural.json"
     old = json.loads(target.read_text()) if target.exists() else []
     lines = {(each["method"], each.get("epsilon")): each for each in old}
-    lines["real rows", None] = {"method": "real rows", "auc": auc(train, test)}
+    lines["real rows", None] = {"method": "real rows", "auc": auc(train, test, TARGET)}
     print(f"real rows: AUC {lines['real rows', None]['auc']:.4f}")
-    print("method          epsilon    1-way    2-way      AUC (sd)   fit CPU s   peak MB")
+    print(f"{'method':32} epsilon    1-way    2-way      AUC (sd)   fit CPU s   peak MB")
     methods = [*chosen.methods, *([PEER] if chosen.environments else [])]
     for method, epsilon in itertools.product(methods, chosen.epsilons):
         found = line(method, epsilon, train, test, (sizes, schema, chosen))
         lines[method, epsilon] = found
         if not found.get("finished", True):
-            print(f"{method:15}{epsilon:8g}  not finished", flush=True)
+            print(f"{method:32}{epsilon:8g}  not finished", flush=True)
             continue
         print(
-            f"{method:15}{epsilon:8g}{found['tvd1']:9.4f}{found['tvd2']:9.4f}"
+            f"{method:32}{epsilon:8g}{found['tvd1']:9.4f}{found['tvd2']:9.4f}"
             f"{found['auc']:9.4f} ({found['auc_sd']:.4f}){found['cpu']:8.1f}{found['peak']:10.0f}",
             flush=True,
         )

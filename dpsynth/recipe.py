@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dpsynth._audit import audit_step
 from dpsynth.choosing import OPEN, Choice, Gate, require_criterion
 from dpsynth.columns import near
-from dpsynth.recommend import recommend
+from dpsynth.recommend import recommended
 from dpsynth.schema import Schema
 from dpsynth.synthesizer import Synthesizer, named
 from dpsynth.vault import (
@@ -191,7 +191,13 @@ class Recipe:
             require_delta_below(delta, file.release.declared_units)
         schema = Schema.load(path.parent / file.table_schema)
         method, shares = dict(file.method), file.release.shares
-        name = method.pop("name", None) or recommend(schema, Budget(epsilon, delta)).name
+        target = file.release.target
+        if target is not None and target not in schema.modelled:
+            raise RecipeError(path, [f"release.target: {target!r} is no modelled column"])
+        name = method.pop("name", None)
+        if name is None:
+            name, parameters = recommended(schema, Budget(epsilon, delta), target)
+            method = {**parameters, **method}
         recipe = cls(
             path=path,
             schema=schema,
@@ -210,7 +216,7 @@ class Recipe:
                 shares.audit,
             ),
             rows=file.release.rows,
-            target=file.release.target,
+            target=target,
             declared_units=file.release.declared_units,
             prepared_by=file.release.prepared_by,
             exact=file.release.exact,
@@ -218,8 +224,6 @@ class Recipe:
             choice_share=shares.choose,
             gate=OPEN if file.gate is None else Gate(file.gate.excess, file.gate.distance),
         )
-        if recipe.target is not None and recipe.target not in schema.modelled:
-            raise RecipeError(path, [f"release.target: {recipe.target!r} is no modelled column"])
         if recipe.choice is not None:
             require_criterion(recipe.choice.by, recipe.audit_share, recipe.choice.samples)
         return recipe
