@@ -104,11 +104,14 @@ def test_exact_results_are_in_no_public_file(released: Project) -> None:
         for path in released.out.iterdir()
         if path.suffix in {".json", ".html", ".txt"}
     )
-    for name in ("one_way", "two_way"):
-        assert repr(exact["fidelity"][name]) not in public
     attacks = exact["attacks"]
-    for test in (*attacks["membership"].values(), *attacks["copies"]["nearest"].values()):
-        assert repr(test["auc"]["value"]) not in public
+    tests = (*attacks["membership"].values(), *attacks["copies"]["nearest"].values())
+    figures = [exact["fidelity"][name] for name in ("one_way", "two_way")]
+    figures += [test["auc"]["value"] for test in tests]
+    # An area of 0.5 may stand anywhere; a figure of eight characters and more is nobody else's.
+    telling = [repr(figure) for figure in figures if len(repr(figure)) >= 8]
+    assert len(telling) > len(figures) / 2
+    assert not [figure for figure in telling if figure in public]
     for finding in attacks["verdict"]["findings"]:
         assert finding["sentence"] not in public
     assert attacks["verdict"]["sentence"] not in public
