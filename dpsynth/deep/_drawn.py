@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from dpsynth_accounting import InvalidRequest
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class Drawn(ABC):
     """A distribution over the codes of a domain.
 
     Attributes:
@@ -84,8 +85,8 @@ class Drawn:
         codes = self.sample_codes(count, rng=rng, given=given)
         return self.domain.decode(codes, rng=rng, shares=self.shares)
 
+    @abstractmethod
     def _draw(
         self, n: int, fixed: Mapping[str, int], rng: np.random.Generator
     ) -> dict[str, NDArray[np.int32]]:
         """Draw rows, some of whose columns have one code in all of them."""
-        raise NotImplementedError
