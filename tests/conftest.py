@@ -1,11 +1,32 @@
-"""Settings for all tests: in CI, property tests try the same examples in every run."""
+"""Settings for all tests: each draws the same noise in every run, unless fresh noise is asked for.
+
+In CI, property tests try the same examples in every run, too.
+"""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+
+from tests import repeatable
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that leaves the operating system's randomness in place."""
+    told = "draw noise and coins from the operating system, not from each test's name"
+    parser.addoption("--fresh", action="store_true", help=told)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Seed what a test and its fixtures draw by its name."""
+    if item.config.getoption("fresh") or item.get_closest_marker("fresh") is not None:
+        repeatable.restore()
+    else:
+        repeatable.seed(item.nodeid)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from dpsynth.bundle import verify
 from dpsynth.recipe import Recipe
 from dpsynth.run import run_recipe
 from dpsynth_accounting import Ledger
+from tests import repeatable
 from tests.end_to_end.conftest import Project, make_project
 
 UNTOUCHED = "No private row was read and nothing was spent."
@@ -31,7 +31,7 @@ UNTOUCHED = "No private row was read and nothing was spent."
 
 def dpsynth(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "dpsynth", *map(str, words)]
+    command = repeatable.python("-m", "dpsynth", *words)
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
 
@@ -42,7 +42,7 @@ def interruptible() -> None:
 
 def start(project: Project, *more: str) -> subprocess.Popen[str]:
     """Start a run, to be killed."""
-    command = [sys.executable, "-m", "dpsynth", "run", project.recipe, project.table]
+    command = repeatable.python("-m", "dpsynth", "run", project.recipe, project.table)
     return subprocess.Popen(
         [*command, "--out", project.out, *more],
         stdout=subprocess.DEVNULL,
@@ -261,7 +261,7 @@ def test_an_interrupted_run_tells_how_to_go_on(project: Project) -> None:
     )
     words = ["run", project.recipe, project.table, "--out", project.out]
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
+        repeatable.python("-c", code, *words),
         capture_output=True,
         text=True,
         check=False,
@@ -293,7 +293,7 @@ def test_a_full_disk_leaves_nothing_half_written(project: Project) -> None:
         "    print(error); sys.exit(7)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, project.recipe, project.table, project.out],
+        repeatable.python("-c", code, project.recipe, project.table, project.out),
         capture_output=True,
         text=True,
         check=False,
@@ -308,9 +308,12 @@ def test_a_full_disk_leaves_nothing_half_written(project: Project) -> None:
 
 
 def test_two_runs_race_for_the_last_epsilon(project: Project) -> None:
-    command = [sys.executable, "-m", "dpsynth", "run", project.recipe, project.table, "--out"]
+    words = ("-m", "dpsynth", "run", project.recipe, project.table, "--out")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    both = [subprocess.Popen([*command, project.folder / name], **quiet) for name in ("one", "two")]
+    both = [
+        subprocess.Popen(repeatable.python(*words, project.folder / name), **quiet)
+        for name in ("one", "two")
+    ]
     codes = sorted(process.wait(timeout=120) for process in both)
     assert codes == [0, 2]
     assert spent(project) == 2.0
@@ -323,7 +326,7 @@ def test_a_leaky_mechanism_is_refused_with_exit_code_two(project: Project, tmp_p
     plugin.write_text(LEAKY)
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, plugin, project.recipe, project.table, project.out],
+        repeatable.python(plugin, project.recipe, project.table, project.out),
         capture_output=True,
         text=True,
         check=False,
