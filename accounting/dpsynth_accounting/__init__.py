@@ -3,11 +3,16 @@
 The package knows no table and no mechanism; it imports numpy and scipy only.
 """
 
+from dpsynth_accounting._canonical import canonical as canonical
+from dpsynth_accounting._canonical import digest as digest
+from dpsynth_accounting._curve import Curve as Curve
 from dpsynth_accounting._errors import BudgetExceeded as BudgetExceeded
 from dpsynth_accounting._errors import DpsynthError as DpsynthError
 from dpsynth_accounting._errors import InvalidRequest as InvalidRequest
 from dpsynth_accounting._errors import LedgerCorrupt as LedgerCorrupt
 from dpsynth_accounting._errors import LedgerError as LedgerError
+from dpsynth_accounting._event_json import event_from_json as event_from_json
+from dpsynth_accounting._event_json import event_to_json as event_to_json
 from dpsynth_accounting._signing import public_hex as public_hex
 from dpsynth_accounting.account import Account as Account
 from dpsynth_accounting.attempts import MOST_ATTEMPTS as MOST_ATTEMPTS
@@ -26,7 +31,6 @@ from dpsynth_accounting.calibrate import most_steps as most_steps
 from dpsynth_accounting.calibrate import rational_down as rational_down
 from dpsynth_accounting.calibrate import rational_up as rational_up
 from dpsynth_accounting.calibrate import split as split
-from dpsynth_accounting.curves import Curve as Curve
 from dpsynth_accounting.curves import curve as curve
 from dpsynth_accounting.division import Division as Division
 from dpsynth_accounting.division import choice_within as choice_within
@@ -44,10 +48,6 @@ from dpsynth_accounting.events import Repeat as Repeat
 from dpsynth_accounting.events import RepeatAndSelect as RepeatAndSelect
 from dpsynth_accounting.events import Sequence as Sequence
 from dpsynth_accounting.events import SubsampledGaussian as SubsampledGaussian
-from dpsynth_accounting.events import canonical as canonical
-from dpsynth_accounting.events import digest as digest
-from dpsynth_accounting.events import event_from_json as event_from_json
-from dpsynth_accounting.events import event_to_json as event_to_json
 from dpsynth_accounting.events import flatten as flatten
 from dpsynth_accounting.extract import Replay as Replay
 from dpsynth_accounting.extract import replay as replay

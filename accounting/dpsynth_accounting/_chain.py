@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from dpsynth_accounting.events import canonical
+from dpsynth_accounting._canonical import canonical
 
 FORMAT_VERSION = 1
 GENESIS = "0" * 64

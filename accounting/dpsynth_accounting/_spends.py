@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from dpsynth_accounting._event_json import event_from_json
 from dpsynth_accounting._page import share
 from dpsynth_accounting.budget import Budget, exact, show
 from dpsynth_accounting.curves import curve
@@ -26,7 +27,6 @@ from dpsynth_accounting.events import (
     RepeatAndSelect,
     Sequence,
     SubsampledGaussian,
-    event_from_json,
 )
 from dpsynth_accounting.extract import cost_of
 from dpsynth_accounting.filters import Charge

@@ -10,12 +10,12 @@ from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
 
+from dpsynth_accounting._canonical import canonical
 from dpsynth_accounting._chain import GENESIS, as_read, chain_hash, moment
 from dpsynth_accounting._errors import BudgetExceeded, LedgerError
 from dpsynth_accounting._store import Database, Store
 from dpsynth_accounting.attempts import Attempts
 from dpsynth_accounting.budget import show
-from dpsynth_accounting.events import canonical
 from dpsynth_accounting.filters import NOTHING, Charge
 from dpsynth_accounting.policy import Policy
 

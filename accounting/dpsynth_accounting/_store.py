@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from dpsynth_accounting._canonical import digest
 from dpsynth_accounting._chain import sha256
 from dpsynth_accounting._errors import LedgerCorrupt, LedgerError
 from dpsynth_accounting._files import write_secret
-from dpsynth_accounting.events import digest
 
 LAYOUT = "dpsynth ledger, layout 1"
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from dpsynth_accounting._canonical import canonical
 from dpsynth_accounting._chain import parsed, sha256
 from dpsynth_accounting._standing import Standing, columns_of, read_standing
 from dpsynth_accounting._store import Database, Store
-from dpsynth_accounting.events import canonical
 from dpsynth_accounting.extract import Replay, replay
 
 _LOOKED_UP = ("account", "seq", "kind", "reservation", "step", "subject")

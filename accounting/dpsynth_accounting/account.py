@@ -12,8 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpsynth_accounting import _signing, events
+from dpsynth_accounting import _signing
 from dpsynth_accounting._approval import approval, objection
+from dpsynth_accounting._canonical import canonical, digest
 from dpsynth_accounting._chain import FORMAT_VERSION, GENESIS, as_read
 from dpsynth_accounting._errors import InvalidRequest, LedgerError
 from dpsynth_accounting._standing import (
@@ -34,6 +35,7 @@ from dpsynth_accounting.budget import (
     checked_epsilon,
     exact,
 )
+from dpsynth_accounting.events import Event
 from dpsynth_accounting.extract import replay
 from dpsynth_accounting.filters import Charge
 from dpsynth_accounting.policy import Policy, require_name
@@ -87,7 +89,7 @@ class Account:
 
     def reserve(
         self,
-        event: events.Event,
+        event: Event,
         epsilon: Number,
         delta: Number,
         *,
@@ -125,7 +127,7 @@ class Account:
             "kind": "reserve",
             "reservation": identity,
             "plan": plan,
-            "plan_digest": events.digest(plan),
+            "plan_digest": digest(plan),
             "meta": dict(meta or {}),
             **cost,
             **({} if by is None else {"by": by}),
@@ -140,7 +142,7 @@ class Account:
 
     def declare(
         self,
-        event: events.Event,
+        event: Event,
         epsilon: Number,
         delta: Number,
         *,
@@ -184,7 +186,7 @@ class Account:
             self.ledger._append(db, after, {"kind": "declare", **facts})
 
     def _cost(
-        self, standing: Standing, event: events.Event, epsilon: Fraction, delta: Fraction
+        self, standing: Standing, event: Event, epsilon: Fraction, delta: Fraction
     ) -> tuple[Charge, dict[str, Any]]:
         """Return what the filter takes, and the payload's word for it if it is not the claim."""
         policy = standing.policy
@@ -195,7 +197,7 @@ class Account:
 
     def _under(self, standing: Standing, unit: Mapping[str, Any]) -> Standing:
         """Return the account kept under a unit of privacy, or refuse another than it has."""
-        text = events.canonical(unit).decode()
+        text = canonical(unit).decode()
         if standing.unit not in (None, text):
             raise InvalidRequest(
                 f"Account {self.name!r} was asked for under the unit of privacy {text}.",
@@ -206,7 +208,7 @@ class Account:
 
     def unfinished(
         self,
-        event: events.Event,
+        event: Event,
         epsilon: Number,
         delta: Number,
         *,
@@ -220,7 +222,7 @@ class Account:
                 "SELECT payload FROM entries WHERE account=:account AND kind='reserve' "
                 "AND subject=:subject AND seq>=:since ORDER BY seq DESC",
                 account=self.name,
-                subject=events.digest(plan),
+                subject=digest(plan),
                 since=self._standing(db).since,
             )
             for payload in (json.loads(row[0]) for row in rows):
@@ -341,7 +343,7 @@ class Account:
 
     def key(self, purpose: str) -> bytes:
         """Return a 32-byte key for one purpose, stable for the account and known to it alone."""
-        message = events.canonical({"account": self.name, "purpose": purpose})
+        message = canonical({"account": self.name, "purpose": purpose})
         return hmac.digest(self.ledger._secret, message, "sha256")
 
     def extract(self) -> dict[str, Any]:

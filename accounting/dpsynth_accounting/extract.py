@@ -8,12 +8,13 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from dpsynth_accounting import events
 from dpsynth_accounting._approval import objection
+from dpsynth_accounting._canonical import digest
 from dpsynth_accounting._chain import FORMAT_VERSION as FORMAT_VERSION
 from dpsynth_accounting._chain import GENESIS as GENESIS
 from dpsynth_accounting._chain import chain_hash as chain_hash
 from dpsynth_accounting._errors import InvalidRequest
+from dpsynth_accounting._event_json import event_from_json
 from dpsynth_accounting._standing import total
 from dpsynth_accounting.attempts import Attempts, require_cap
 from dpsynth_accounting.budget import ADJACENCY, Budget, checked_delta, checked_epsilon, exact, show
@@ -269,7 +270,7 @@ def _apply_to_reservation(state: Replay, payload: Mapping[str, Any]) -> None:
 def _reserve(state: Replay, payload: Mapping[str, Any]) -> None:
     identity, plan = payload["reservation"], payload["plan"]
     state._made[identity] = payload["seq"]
-    if events.digest(plan) != payload["plan_digest"]:
+    if digest(plan) != payload["plan_digest"]:
         state.faults.append(f"reservation {identity} names another plan")
     _require_unit(state, plan, f"reservation {identity}")
     charge = plan["charge"]
@@ -363,7 +364,7 @@ def _pricing(
     """Yield what is wrong with the price of a plan; ``cost`` is None if it was handed back."""
     try:
         epsilon, delta = exact(plan["charge"]["epsilon"]), exact(plan["charge"]["delta"])
-        event = events.event_from_json(plan["event"])
+        event = event_from_json(plan["event"])
         price = curve(event).epsilon(delta)
         if price > float(epsilon) * (1 + float(TOLERANCE)):
             yield f"{what} was charged epsilon {show(epsilon)} but costs {price:.6g}"

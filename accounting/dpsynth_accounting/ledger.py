@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dpsynth_accounting._canonical import canonical
 from dpsynth_accounting._chain import FORMAT_VERSION
 from dpsynth_accounting._errors import InvalidRequest, LedgerError
 from dpsynth_accounting._sqlite import SQLiteStore
@@ -32,7 +33,6 @@ from dpsynth_accounting._store import Database, Store
 from dpsynth_accounting._verify import verify
 from dpsynth_accounting.account import Account as Account
 from dpsynth_accounting.budget import Budget, show
-from dpsynth_accounting.events import canonical
 from dpsynth_accounting.extract import verify_extract
 from dpsynth_accounting.policy import Policy, require_name
 from dpsynth_accounting.reservation import Reservation as Reservation

@@ -14,10 +14,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from dpsynth_accounting._canonical import canonical
 from dpsynth_accounting._chain import as_read
 from dpsynth_accounting._errors import InvalidRequest
 from dpsynth_accounting.budget import Budget, Number, checked_epsilon, show
-from dpsynth_accounting.events import canonical
 from dpsynth_accounting.filters import ADDITIVE, Charge, Filter
 
 FIELDS = ("budget", "filter", "unit", "per_release", "expires", "preparers", "approvers")

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from dpsynth_accounting import events
 from dpsynth_accounting._chain import as_read, sha256
 from dpsynth_accounting._errors import InvalidRequest, LedgerError
+from dpsynth_accounting._event_json import event_to_json
 from dpsynth_accounting._standing import Standing, total
 from dpsynth_accounting._store import Database
+from dpsynth_accounting.events import Event
 from dpsynth_accounting.extract import cost_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def plan_facts(
-    event: events.Event,
+    event: Event,
     epsilon: Fraction,
     delta: Fraction,
     unit: Mapping[str, Any],
@@ -30,7 +31,7 @@ def plan_facts(
     """Return what identifies a plan: two of the same facts are the same plan."""
     return as_read(
         {
-            "event": events.event_to_json(event),
+            "event": event_to_json(event),
             "unit": dict(unit),
             "charge": {"epsilon": str(epsilon), "delta": str(delta)},
             **label,

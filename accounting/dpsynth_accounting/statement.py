@@ -14,8 +14,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from dpsynth_accounting import _page
+from dpsynth_accounting._curve import Curve
 from dpsynth_accounting.budget import ADJACENCY, show
-from dpsynth_accounting.curves import Curve, curve
+from dpsynth_accounting.curves import curve
 from dpsynth_accounting.events import Event
 from dpsynth_accounting.odometer import RATES, SoFar
 

@@ -8,6 +8,7 @@ from dpsynth.vault._choose import Judged as Judged
 from dpsynth.vault._divide import MOST_WEIGHT as MOST_WEIGHT
 from dpsynth.vault._divide import Dividing as Dividing
 from dpsynth.vault._divide import Scores as Scores
+from dpsynth.vault._exposed import Exposed as Exposed
 from dpsynth.vault._plan import Audit as Audit
 from dpsynth.vault._plan import Choose as Choose
 from dpsynth.vault._plan import Discover as Discover
@@ -19,6 +20,8 @@ from dpsynth.vault._plan import Select as Select
 from dpsynth.vault._plan import Step as Step
 from dpsynth.vault._plan import Train as Train
 from dpsynth.vault._plan import Tune as Tune
+from dpsynth.vault._plan import discovery_step as discovery_step
+from dpsynth.vault._plan import discovery_weight as discovery_weight
 from dpsynth.vault._plan import make_plan as make_plan
 from dpsynth.vault._plan import scaled as scaled
 from dpsynth.vault._rows import column_names as column_names
@@ -32,8 +35,5 @@ from dpsynth.vault._statistics import Statistic as Statistic
 from dpsynth.vault._tune import Candidate as Candidate
 from dpsynth.vault._tune import Run as Run
 from dpsynth.vault._tune import Tuned as Tuned
-from dpsynth.vault._vault import Exposed as Exposed
 from dpsynth.vault._vault import Recipe as Recipe
 from dpsynth.vault._vault import Vault as Vault
-from dpsynth.vault._vault import discovery_step as discovery_step
-from dpsynth.vault._vault import discovery_weight as discovery_weight

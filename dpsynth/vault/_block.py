@@ -1,12 +1,7 @@
-"""A block: a plan that has been paid for, being carried out step by step.
-
-Every answer is stored in the ledger before it is returned. In a resumed block, answers that were
-stored are replayed and their rows are not read again.
-"""
+"""A block: a plan that has been paid for, and what each of its steps answers."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -20,23 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpsynth.domain import Clique, Domain, resolve
-from dpsynth.engines import marginal_counts
 from dpsynth.vault import _choose, _noise
-from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, Unit
+from dpsynth.vault._bound import AUDIT_IN, HELD_OUT
 from dpsynth.vault._choose import Judged
 from dpsynth.vault._discover import Discovery
 from dpsynth.vault._divide import Dividing
+from dpsynth.vault._execution import Coarse, Execution, hashed
 from dpsynth.vault._plan import (
-    SAMPLES,
     Audit,
     Choose,
     Discover,
     Divide,
     Measure,
     Measurement,
-    Plan,
     Select,
-    Step,
     Train,
     Tune,
     epsilon_of,
@@ -46,11 +38,7 @@ from dpsynth.vault._plan import (
 from dpsynth.vault._statistics import Audited, Counted, Statistic, units_over
 from dpsynth_accounting import (
     DiscreteGaussian,
-    Event,
     GaussianBlock,
-    InvalidRequest,
-    Reservation,
-    SamePeople,
     SubsampledGaussian,
     canonical,
     digest,
@@ -59,74 +47,15 @@ from dpsynth_accounting import (
 if TYPE_CHECKING:
     from dpsynth.vault._train import Learner
     from dpsynth.vault._tune import Candidate, Tuned
-    from dpsynth.vault._vault import Vault
-
-Coarse = Mapping[str, NDArray[np.int64]]
-
-Notice = Callable[[str, int, int], None]
-"""Is told what a block does, how many parts of it are done, and of how many: public facts alone."""
-
-MOST_CELLS = 1 << 27
-"""Greatest number of cells of one answer: a GiB of int64."""
-
-MOST_KEPT = 1 << 25
-"""Greatest number of cells of the exact counts that a block keeps to compare again: 256 MiB."""
 
 _STATES = 10  # of a training are stored
 _LOST = b""  # in the place of the state after a part of which nothing was stored
 
-_S = TypeVar("_S", bound=Step)
 _T = TypeVar("_T")
 
 
-class Block:
-    """A paid plan in execution; made by :meth:`Vault.reserve`, used once, in the plan's order.
-
-    Attributes:
-        plan: What was paid for.
-        refused: Whether the charge was handed back, since another account holds the same people.
-        notice: Is told how far long steps are, by public facts and noisy answers alone.
-    """
-
-    def __init__(self, vault: Vault, reservation: Reservation, plan: Plan) -> None:
-        self._vault = vault
-        self._reservation = reservation
-        self._next = 0
-        self._samples = 0
-        self._begun: set[int] = set()
-        self._kept: dict[tuple[Clique, tuple[str, ...]], NDArray[np.int64]] = {}
-        self._counts_of: Mapping[str, NDArray[np.int32]] | None = None
-        self._room = MOST_KEPT
-        self._tuning = False
-        self.refused = False
-        self.plan = plan
-        self.notice: Notice = _quiet
-
-    def __repr__(self) -> str:
-        """Name the plan's position and nothing private."""
-        return f"Block(step {self._next} of {len(self.plan.steps)})"
-
-    @property
-    def domain(self) -> Domain:
-        """The domain that rows are coded in; known once discovery, if any is needed, was paid."""
-        return self._vault.domain
-
-    @property
-    def unit(self) -> Unit:
-        """The unit of privacy."""
-        return self._vault.unit
-
-    @property
-    def meta(self) -> Mapping[str, object]:
-        """The public facts that the reservation was made with."""
-        return self._reservation.meta
-
-    @property
-    def identity(self) -> str:
-        """The reservation's name in the ledger."""
-        return self._reservation.identity
-
-    # -- the steps -------------------------------------------------------------------------------
+class Block(Execution):
+    """A paid plan and the steps it answers; made by :meth:`Vault.reserve`, used once, in order."""
 
     def discover(self) -> Domain:
         """Find the categories and ranges that the schema leaves open, and fix the domain.
@@ -171,9 +100,8 @@ class Block:
         stream = self._vault.stream
 
         def draw() -> bytes:
-            codes = self._vault._training()
             parts = [
-                marginal_counts(codes, clique, shape, coarse).ravel()
+                self._count(clique, shape, coarse).ravel()
                 for clique, shape in zip(cliques, shapes, strict=True)
             ]
             exact = np.concatenate(parts)
@@ -404,170 +332,11 @@ class Block:
         draw = _choose.drawing(self, step, event, tables, coarse)
         return int(json.loads(self._answer(index, 0, request, lambda: canonical(draw()))))
 
-    def end(self) -> None:
-        """Drop the exact counts that were kept, and keep no more; called where the block ends."""
-        self._kept.clear()
-        self._room = 0
-
-    # -- shared machinery ------------------------------------------------------------------------
-
-    def _expect(self, kind: type[_S]) -> tuple[int, _S, Event]:
-        """Return the next declared step, which must be of this kind, and move on."""
-        if self._tuning:
-            raise self._refused("A run asked the block of its tuning, not the one it was given.")
-        index = self._next
-        if index >= len(self.plan.steps):
-            raise self._refused("A step was asked for beyond the end of the plan.")
-        step = self.plan.steps[index]
-        if not isinstance(step, kind):
-            raise self._refused(
-                f"A {kind.__name__} step was asked for where the plan declares a "
-                f"{type(step).__name__} step."
-            )
-        self._next += 1
-        return index, step, self.plan.events[index]
-
-    def _answer(
-        self,
-        index: int,
-        part: int,
-        request: str,
-        draw: Callable[[], bytes],
-        *,
-        once: bool = False,
-        lost: bytes | None = None,
-    ) -> bytes:
-        """Replay a stored answer, or note the step, read the rows, and store before returning.
-
-        Args:
-            index: The step.
-            part: The answer's place in it.
-            request: What is asked.
-            draw: Draws the answer.
-            once: Whether outside code sees what is drawn before it is stored. The part is then
-                noted by itself, and the ledger refuses to begin it again.
-            lost: What is stored for such a part that began before and has no answer.
-        """
-        stored = self._reservation.answer(index, part, request)
-        if stored is not None:
-            return stored
-        once = once or lost is not None
-        if lost is not None and self._reservation.begun(index, part):
-            self._begun.add(index)
-            value = lost
-        else:
-            if once or index not in self._begun:
-                self._recognise()
-                self._reservation.begin(index, request, *([part] if once else []))
-                self._begun.add(index)
-            value = draw()
-        self._reservation.store(index, part, request, value)
-        return value
-
-    def _recognise(self) -> None:
-        """Have the vault look for its people in other accounts; if they are there, end here."""
-        try:
-            self._vault._recognise(self._reservation)
-        except SamePeople:
-            self.refused = True
-            self._reservation.void()
-            raise
-
-    def _request(
-        self,
-        *,
-        coarse: Coarse | None,
-        candidates: Mapping[Clique, NDArray[np.int64]] | None = None,
-        **facts: object,
-    ) -> str:
-        """Return what names a request in the ledger: the same codes may mean something else."""
-        maps = {name: _hashed(values) for name, values in (coarse or {}).items()}
-        facts |= {"coarse": maps, "domain": self.domain.to_json()}
-        if candidates is not None:
-            facts["candidates"] = [[list(c), _hashed(model)] for c, model in candidates.items()]
-        return digest(facts)
-
-    def _require_counts(
-        self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
-    ) -> None:
-        """Refuse answers of a model that are no counts, or so great that a distance overflows."""
-        for clique, model in answers.items():
-            if model.shape != self._shape(clique, coarse) or model.dtype != np.int64:
-                raise self._refused("An answer was not an int64 array of its clique's shape.")
-            if max(int(model.max()), -int(model.min())) > _choose.MOST_TOTAL // model.size:
-                raise self._refused("An answer was to be compared that is no count of rows.")
-
-    def _shape(self, clique: Clique, coarse: Coarse | None) -> tuple[int, ...]:
-        """Return the axis lengths of a clique's answer; refuse cliques and maps that have none."""
-        unknown = [name for name in clique if name not in self.domain.names]
-        if unknown or len(set(clique)) != len(clique) or not clique:
-            raise self._refused("A marginal was asked for over unknown, repeated or no columns.")
-        shape = []
-        for name in clique:
-            size = self.domain.size(name)
-            if coarse is not None and name in coarse:
-                map_ = coarse[name]
-                if map_.shape != (size,) or map_.dtype != np.int64 or map_.min() < 0:
-                    raise self._refused("A coarse map was not an int64 array, one entry a code.")
-                size = int(map_.max()) + 1
-            shape.append(size)
-        if math.prod(shape) > MOST_CELLS:
-            raise self._refused(f"A marginal of more than {MOST_CELLS} cells was asked for.")
-        return tuple(shape)
-
-    def _draw_samples(self, count: int) -> None:
-        self._samples += count
-        if self._samples > SAMPLES:
-            raise self._refused("A block was to draw more noise than its slack in delta covers.")
-
-    def _distances(
-        self, answers: Mapping[Clique, NDArray[np.int64]], coarse: Coarse | None
-    ) -> dict[Clique, int]:
-        """Return the exact L1 distance between each real marginal and the given integers."""
-        return {
-            clique: int(np.abs(self._counted(clique, model.shape, coarse) - model).sum())
-            for clique, model in answers.items()
-        }
-
-    def _counted(
-        self, clique: Clique, shape: tuple[int, ...], coarse: Coarse | None
-    ) -> NDArray[np.int64]:
-        """Return exact counts, kept while there is room: a mechanism of many rounds asks again."""
-        codes, maps = self._vault._training(), coarse or {}
-        if codes is not self._counts_of:  # coded in another domain since
-            self._room += sum(each.size for each in self._kept.values())
-            self._kept.clear()
-            self._counts_of = codes
-        key = (clique, tuple(_hashed(maps[name]) if name in maps else "" for name in clique))
-        counts = self._kept.get(key)
-        if counts is None:
-            counts = marginal_counts(codes, clique, shape, coarse)
-            if counts.size <= self._room:
-                self._room -= counts.size
-                self._kept[key] = counts
-        return counts
-
-    def _refused(self, asked: str) -> InvalidRequest:
-        return InvalidRequest(
-            asked,
-            "A block answers exactly the steps that were declared when it was reserved.",
-            "Declare what the mechanism asks in its steps.",
-            touched=bool(self._begun),
-        )
-
-
-def _quiet(what: str, done: int, of: int) -> None:
-    """Tell nobody."""
-
 
 def _named(table: Judged) -> list[object]:
     """Return what names a table that a choice judges: its digest, its answers, its attack."""
-    answers = [[list(clique), _hashed(model)] for clique, model in table.answers.items()]
+    answers = [[list(clique), hashed(model)] for clique, model in table.answers.items()]
     attack = table.statistic
     if attack is None:
         return [table.about, answers]
     return [table.about, answers, attack.of.name, float(attack.of.threshold), attack.first_row]
-
-
-def _hashed(values: NDArray[np.int64]) -> str:
-    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()

@@ -22,7 +22,8 @@ from dpsynth.vault._statistics import Statistic, units_over
 from dpsynth_accounting import Event
 
 if TYPE_CHECKING:
-    from dpsynth.vault._block import Block, Coarse
+    from dpsynth.vault._block import Block
+    from dpsynth.vault._execution import Coarse
 
 MOST_TOTAL = 1 << 61
 """Greatest sum of a table's answers: beyond, a distance over all of them would leave an int64."""

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.engines import marginal_counts
 from dpsynth.vault import _noise
 from dpsynth.vault._plan import Measurement
 from dpsynth_accounting import (
@@ -34,7 +33,8 @@ from dpsynth_accounting import (
 
 if TYPE_CHECKING:
     from dpsynth.domain import Clique
-    from dpsynth.vault._block import Block, Coarse
+    from dpsynth.vault._block import Block
+    from dpsynth.vault._execution import Coarse
 
 MOST_WEIGHT = 1 << 16
 """Greatest weight of a candidate of a choice."""
@@ -206,10 +206,9 @@ class Dividing:
         parts = list(zip(cliques, shapes, noise, strict=True))
 
         def draw() -> NDArray[np.int64]:
-            codes = block._vault._training()
             return np.concatenate(
                 [
-                    marginal_counts(codes, clique, shape, coarse).ravel()
+                    block._count(clique, shape, coarse).ravel()
                     + _noise.discrete_gaussian(sigma2, (math.prod(shape),), block._vault.stream)
                     for clique, shape, sigma2 in parts
                 ]

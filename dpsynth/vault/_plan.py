@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dpsynth_accounting as accounting
+from dpsynth.columns import Open
+from dpsynth.schema import Schema
 from dpsynth.vault import _discover
 from dpsynth.vault._bound import Unit
 from dpsynth.vault._noise import SAMPLE_DISTANCE
@@ -45,6 +47,8 @@ SAMPLES = 1 << 40
 """Greatest number of noise samples a block may draw: a measurement beyond it is refused, and no
 table in memory has so many distinct categories."""
 
+DISCOVERY_WEIGHT = 0.25
+"""Weight of a discovery beside a fit of weight 1, if the schema leaves every column open."""
 
 LEAST_SIGMA2 = Fraction(4)
 """No answer of a Divide step has less noise: above 3, a Gaussian block has a closed form."""
@@ -370,3 +374,17 @@ def _describe(step: Step, event: Event) -> dict[str, Any]:
     if choices:
         line["epsilon_each"] = round(choices.pop(), 6)
     return line
+
+
+def discovery_step(schema: Schema, weight: float) -> tuple[Discover, ...]:
+    """Return the Discover step that a schema needs: one, or none if all is declared."""
+    open_ = [isinstance(schema.columns[name], Open) for name in schema.undeclared]
+    return (Discover(sum(open_), len(open_) - sum(open_), weight),) if open_ else ()
+
+
+def discovery_weight(schema: Schema) -> float:
+    """Return the weight of a discovery beside a fit of weight 1, by a rule that reads no data.
+
+    It grows with the share of the columns that a schema leaves open.
+    """
+    return DISCOVERY_WEIGHT * len(schema.undeclared) / max(len(schema.modelled), 1)

@@ -115,6 +115,18 @@ def require_form(source: Source, schema: Schema, unit: _bound.Unit) -> None:
         )
 
 
+def in_memory(source: Source, schema: Schema, unit: _bound.Unit) -> Source:
+    """Return a frame's copy, after a look at its form; a path as it is."""
+    if not is_frame(source):
+        return source
+    require_form(source, schema, unit)
+    return read(source, needed_columns(schema, unit)).copy()
+
+
+def is_frame(source: Source) -> bool:
+    return not isinstance(source, str) and hasattr(source, "columns")
+
+
 def needed_columns(schema: Schema, unit: _bound.Unit) -> tuple[str, ...]:
     """Return the columns to read: the modelled ones and the one that identifies persons."""
     if isinstance(unit, _bound.Person) and unit.column not in schema.modelled:

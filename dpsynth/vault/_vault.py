@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -14,26 +14,22 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dpsynth.columns import Open
-from dpsynth.domain import Clique, Domain, resolve
+from dpsynth.domain import Domain, resolve
 from dpsynth.schema import Schema
 from dpsynth.vault import _people, _rows
-from dpsynth.vault._block import Block, Coarse, Notice
+from dpsynth.vault._block import Block
 from dpsynth.vault._bound import AUDIT_IN, HELD_OUT, TRAIN, Person, Unit
-from dpsynth.vault._choose import Judged
+from dpsynth.vault._execution import Notice
+from dpsynth.vault._exposed import Exposed
+from dpsynth.vault._one_step import OneStep
 from dpsynth.vault._plan import (
-    Audit,
-    Choose,
     Discover,
-    Measure,
-    Measurement,
     Plan,
-    Select,
     Step,
-    Train,
+    discovery_step,
+    discovery_weight,
     make_plan,
 )
-from dpsynth.vault._statistics import Audited, Statistic
 from dpsynth.vault._stream import SYSTEM, SeededStream, Stream
 from dpsynth_accounting import (
     Account,
@@ -48,10 +44,7 @@ from dpsynth_accounting import (
 from dpsynth_accounting.budget import Number
 
 if TYPE_CHECKING:
-    from dpsynth.vault._train import Learner
-
-DISCOVERY_WEIGHT = 0.25
-"""Weight of a discovery beside a fit of weight 1, if the schema leaves every column open."""
+    pass
 
 M = TypeVar("M", covariant=True)
 T = TypeVar("T")
@@ -71,28 +64,7 @@ class Recipe(Protocol[M]):
         """Ask exactly those steps of a block and return a model."""
 
 
-@dataclass(frozen=True, repr=False)
-class Exposed:
-    """Coded private rows as an inspection sees them: for the custodian's machine alone.
-
-    Attributes:
-        domain: What the codes mean.
-        train: int32 (rows, columns): rows that were used and are not audited.
-        audit_in: int32 (rows, columns): audited rows that were used.
-        audit_in_units: int64 (rows,): the unit of each.
-        held_out: int32 (rows, columns): audited rows that were held out.
-        held_out_units: int64 (rows,): the unit of each.
-    """
-
-    domain: Domain
-    train: NDArray[np.int32]
-    audit_in: NDArray[np.int32]
-    audit_in_units: NDArray[np.int64]
-    held_out: NDArray[np.int32]
-    held_out_units: NDArray[np.int64]
-
-
-class Vault:
+class Vault(OneStep):
     """Private rows behind an account: every answer is charged before a row is read.
 
     A file is opened at the first charge, not before. The vault guards against accident and hurry,
@@ -163,8 +135,8 @@ class Vault:
                 "No unit of the table would be compared with it.",
                 "Use 0.2, or give no holdout.",
             )
-        source = _in_memory(source, schema, unit)
-        holdout = None if holdout is None else _in_memory(holdout, schema, unit)
+        source = _rows.in_memory(source, schema, unit)
+        holdout = None if holdout is None else _rows.in_memory(holdout, schema, unit)
         self.schema = schema
         self.account = account
         self.unit = unit
@@ -275,7 +247,7 @@ class Vault:
         if found is None:
             self._require(spend, at, unit, by)
         for table in (self.__source, self.__holdout):
-            if table is not None and not _is_frame(table):
+            if table is not None and not _rows.is_frame(table):
                 _rows.require_form(table, self.schema, self.unit)
         public = {**(meta or {}), **self._declared(), "steps": plan.describe()}
         if found is not None:
@@ -369,95 +341,6 @@ class Vault:
         with self.reserve(step, epsilon=epsilon, delta=delta, label="discover") as block:
             return block.domain
 
-    def measure(
-        self,
-        cliques: Sequence[Clique],
-        *,
-        epsilon: Number,
-        delta: Number | None = None,
-        coarse: Coarse | None = None,
-    ) -> list[Measurement]:
-        """Return noisy marginals, as a block of one step; see :meth:`Block.measure`.
-
-        Charges: epsilon and delta.
-        """
-        steps = (Measure(len(cliques), 1.0),)
-        with self.reserve(steps, epsilon=epsilon, delta=delta, label="measure") as block:
-            return block.measure(cliques, coarse)
-
-    def select(
-        self,
-        candidates: Mapping[Clique, NDArray[np.int64]],
-        eligible: Callable[[tuple[Clique, ...]], Collection[Clique]],
-        *,
-        rounds: int,
-        epsilon: Number,
-        delta: Number | None = None,
-        coarse: Coarse | None = None,
-    ) -> tuple[Clique, ...]:
-        """Choose marginals a model answers badly, as a block of one step.
-
-        Charges: epsilon and delta; see :meth:`Block.select`.
-        """
-        steps = (Select(rounds, 1.0),)
-        with self.reserve(steps, epsilon=epsilon, delta=delta, label="select") as block:
-            return block.select(candidates, eligible, coarse)
-
-    def train(
-        self,
-        learner: Learner,
-        *,
-        rate: float,
-        steps: int,
-        clip: float,
-        rows: float,
-        epsilon: Number,
-        delta: Number | None = None,
-    ) -> None:
-        """Train by DP-SGD, as a block of one step; see :meth:`Block.train`.
-
-        Charges: epsilon and delta.
-        """
-        plan = (Train(rate, steps, 1.0),)
-        with self.reserve(plan, epsilon=epsilon, delta=delta, label="train") as block:
-            block.train(learner, clip=clip, rows=rows)
-
-    def audit(
-        self,
-        statistics: Sequence[Statistic],
-        answers: Mapping[Clique, NDArray[np.int64]],
-        *,
-        about: str,
-        epsilon: Number,
-        delta: Number | None = None,
-        coarse: Coarse | None = None,
-    ) -> Audited:
-        """Attack a finished table, as a block of one step; see :meth:`Block.audit`.
-
-        Charges: epsilon and delta.
-        """
-        steps = (Audit(len(statistics), len(answers), 1.0),)
-        with self.reserve(steps, epsilon=epsilon, delta=delta, label="audit") as block:
-            return block.audit(statistics, answers, about=about, coarse=coarse)
-
-    def choose(
-        self,
-        tables: Sequence[Judged],
-        *,
-        epsilon: Number,
-        delta: Number | None = None,
-        coarse: Coarse | None = None,
-        by: str | None = None,
-    ) -> int:
-        """Choose one of several finished tables, as a block of one step; see :meth:`Block.choose`.
-
-        Charges: epsilon and delta.
-        """
-        marginals = len(tables[0].answers) if tables else 0
-        steps = (Choose(len(tables), marginals, 1.0),)
-        with self.reserve(steps, epsilon=epsilon, delta=delta, label="choose", by=by) as block:
-            return block.choose(tables, coarse)
-
     def inspect(
         self, question: Callable[[Exposed], T], *, purpose: str, candidate: str | None = None
     ) -> T:
@@ -545,32 +428,6 @@ class Vault:
     def _records(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the rows of the fit, int32 (rows, columns), and the unit of each."""
         return self._coded().records(self.domain, TRAIN, AUDIT_IN)
-
-
-def discovery_step(schema: Schema, weight: float) -> tuple[Discover, ...]:
-    """Return the Discover step that a schema needs: one, or none if all is declared."""
-    open_ = [isinstance(schema.columns[name], Open) for name in schema.undeclared]
-    return (Discover(sum(open_), len(open_) - sum(open_), weight),) if open_ else ()
-
-
-def discovery_weight(schema: Schema) -> float:
-    """Return the weight of a discovery beside a fit of weight 1, by a rule that reads no data.
-
-    It grows with the share of the columns that a schema leaves open.
-    """
-    return DISCOVERY_WEIGHT * len(schema.undeclared) / max(len(schema.modelled), 1)
-
-
-def _in_memory(source: _rows.Source, schema: Schema, unit: Unit) -> _rows.Source:
-    """Return a frame's copy, after a look at its form; a path as it is."""
-    if not _is_frame(source):
-        return source
-    _rows.require_form(source, schema, unit)
-    return _rows.read(source, _rows.needed_columns(schema, unit)).copy()
-
-
-def _is_frame(source: _rows.Source) -> bool:
-    return not isinstance(source, str) and hasattr(source, "columns")
 
 
 def _require_same(kept: Mapping[str, Any], public: Mapping[str, Any]) -> None:

@@ -32,9 +32,9 @@ from dpsynth_accounting import (
     digest,
     verify_extract,
 )
+from dpsynth_accounting._canonical import canonical
 from dpsynth_accounting._chain import GENESIS, chain_hash
 from dpsynth_accounting._standing import columns_of
-from dpsynth_accounting.events import canonical
 from dpsynth_accounting.filters import Filter
 
 UNIT = {"unit": "person", "rows": 2}

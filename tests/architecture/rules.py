@@ -45,6 +45,8 @@ _HEIGHTS = (
 """From the ground up. What is named nowhere (recipe, release, report, cli, ...) is the roof."""
 ROOF = len(_HEIGHTS)
 
+MOST_LINES = 450
+
 LAZY = frozenset(
     {
         "anonymeter",
@@ -318,6 +320,12 @@ def no_unseeded_generator(module: Module) -> list[str]:
     return faults
 
 
+def no_long_module(module: Module) -> list[str]:
+    """A module is read in one sitting."""
+    length = len(module.source.splitlines())
+    return [f"{module.name}: has {length} lines"] if length > MOST_LINES else []
+
+
 def exports_once(module: Module) -> list[str]:
     """A package's ``__init__`` holds nothing but ``from x import y as y``, each name once."""
     if not module.is_package:
@@ -365,6 +373,7 @@ RULES = (
     no_pickle,
     no_global_randomness,
     no_unseeded_generator,
+    no_long_module,
     exports_once,
 )
 

@@ -98,6 +98,7 @@ TWINS: list[tuple[Rule, str, str]] = [
         "dpsynth.codec",
         "from numpy.random import default_rng as rng\nrng(None)",
     ),
+    (rules.no_long_module, "dpsynth.codec", "x = 1\n" * 451),
 ]
 
 
@@ -139,6 +140,7 @@ INNOCENT: list[tuple[Rule, str, str]] = [
     (rules.no_global_randomness, "dpsynth.codec", "import numpy as np\nr: np.random.Generator"),
     (rules.no_global_randomness, "dpsynth.codec", "from secrets import token_bytes\ntoken_bytes()"),
     (rules.no_unseeded_generator, "dpsynth.codec", "import numpy as np\nnp.random.default_rng(7)"),
+    (rules.no_long_module, "dpsynth.codec", "x = 1\n" * 450),
 ]
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dpsynth import _facts, cli, release, run
 from dpsynth._values import text_of
 from dpsynth.attacks import NearestDistance
-from dpsynth.vault import Block, Vault, _block, _rows, _vault, make_plan
+from dpsynth.vault import Block, Vault, _execution, _rows, _vault, make_plan
 from dpsynth_accounting import InvalidRequest, statement
 from tests.end_to_end import public_view
 from tests.end_to_end.conftest import RECIPE, SCHEMA, Project, people
@@ -266,7 +266,7 @@ def test_code_that_breaks_while_it_reads(
     def fail(codes: Mapping[str, NDArray[np.int32]], *_: object) -> None:
         raise ValueError(f"{len(codes['age'])} rows, the last {codes['age'][-1:]}")
 
-    monkeypatch.setattr(_block, "marginal_counts", fail)
+    monkeypatch.setattr(_execution, "marginal_counts", fail)
     one, other = neighbours(projects, CHEAP)
     assert differences(one, other) == []
     assert one["exit code"] == 1
@@ -311,14 +311,14 @@ def log(patch: pytest.MonkeyPatch) -> None:
 
 def progress(patch: pytest.MonkeyPatch) -> None:
     """A progress bar over the rows."""
-    count = _block.marginal_counts
+    count = _execution.marginal_counts
 
     def counting(codes: Mapping[str, NDArray[np.int32]], *words: Any) -> Any:
         with run.Progress(console=cli._err) as bar:
             bar.add_task("counting", total=len(codes["age"]))
         return count(codes, *words)
 
-    patch.setattr(_block, "marginal_counts", counting)
+    patch.setattr(_execution, "marginal_counts", counting)
 
 
 def error(patch: pytest.MonkeyPatch) -> None:
@@ -327,7 +327,7 @@ def error(patch: pytest.MonkeyPatch) -> None:
     def refuse(codes: Mapping[str, NDArray[np.int32]], *_: object) -> None:
         raise InvalidRequest("A row was read.", f"Its age is {codes['age'][-1]}.", "Mend it.")
 
-    patch.setattr(_block, "marginal_counts", refuse)
+    patch.setattr(_execution, "marginal_counts", refuse)
 
 
 def refusal(patch: pytest.MonkeyPatch) -> None:

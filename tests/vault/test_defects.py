@@ -36,7 +36,17 @@ from numpy.typing import NDArray
 import dpsynth as dp
 from dpsynth.marginal import MarginalModel
 from dpsynth.marginal.factor import Factor
-from dpsynth.vault import Audit, Block, Measure, Select, Statistic, Vault, _block, _noise, _vault
+from dpsynth.vault import (
+    Audit,
+    Block,
+    Measure,
+    Select,
+    Statistic,
+    Vault,
+    _execution,
+    _noise,
+    _vault,
+)
 from dpsynth.vault._bound import HELD_OUT
 from dpsynth.vault._discover import threshold
 from dpsynth_accounting import (
@@ -733,13 +743,13 @@ def weighted_rows(make_vault: MakeVault) -> list[str]:
 def test_no_row_is_weighted(make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
     without_noise(monkeypatch)
     assert weighted_rows(make_vault) == []
-    count = _block.marginal_counts
+    count = _execution.marginal_counts
 
     def balanced(*words: Any) -> NDArray[np.int64]:
         counts = count(*words)
         return np.where(counts < 10, counts * 10, counts)
 
-    monkeypatch.setattr(_block, "marginal_counts", balanced)
+    monkeypatch.setattr(_execution, "marginal_counts", balanced)
     assert {"one", "pair", "score", "distance"} <= set(weighted_rows(make_vault))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import dpsynth as dp
-from dpsynth.vault import Block, Divide, Dividing, Measure, _block, _divide
+from dpsynth.vault import Block, Divide, Dividing, Measure, _divide, _execution
 from dpsynth_accounting import BudgetExceeded, GaussianBlock, InvalidRequest, choice_within
 from tests.vault.conftest import MakeVault
 
@@ -167,13 +167,13 @@ def test_exact_counts_are_kept_for_the_block_and_no_longer(
     make_vault: MakeVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[Any] = []
-    count = _block.marginal_counts
+    count = _execution.marginal_counts
 
     def noted(codes: Any, clique: Any, *rest: Any) -> Any:
         counted.append(clique)
         return count(codes, clique, *rest)
 
-    monkeypatch.setattr(_block, "marginal_counts", noted)
+    monkeypatch.setattr(_execution, "marginal_counts", noted)
     halves = {"a": np.array([0, 0, 1])}
     vault = make_vault(TABLE, SCHEMA, audit_share=0.0)
     with vault.reserve((Divide(9, 1.0),), epsilon=1, label="test") as block:
