@@ -17,13 +17,25 @@ import sys
 
 _OF_THE_SYSTEM = os.urandom
 
+_family = [0]
+"""Forks of this process's ancestors, oldest first, and of this process: a child draws its own."""
+
+
+def _count_fork() -> None:
+    _family[-1] += 1
+
+
+if hasattr(os, "register_at_fork"):  # where there is fork
+    os.register_at_fork(before=_count_fork, after_in_child=lambda: _family.append(0))
+
 
 def seed(text: str) -> None:
     """Let ``os.urandom`` and ``secrets`` repeat what a text seeds. What is drawn is not private."""
     used = itertools.count()
+    _family[:] = [0]
 
     def drawn(count: int) -> bytes:
-        return hashlib.shake_256(f"{text} {next(used)}".encode()).digest(count)
+        return hashlib.shake_256(f"{text} {_family} {next(used)}".encode()).digest(count)
 
     _replace(drawn)
 

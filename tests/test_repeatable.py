@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 
@@ -11,6 +12,7 @@ from dpsynth.vault._stream import SYSTEM
 from tests import repeatable
 
 DRAW = """
+import os
 import secrets
 from dpsynth.vault._stream import SYSTEM
 print(SYSTEM.bits(64), secrets.token_hex())
@@ -52,3 +54,26 @@ def test_a_process_is_seeded_too(request: pytest.FixtureRequest) -> None:
     first, then = told(), told()
     repeatable.seed("one")
     assert told() == first != then
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_forked_children_draw_each_their_own() -> None:
+    def child() -> str:
+        out, into = os.pipe()
+        if os.fork() == 0:
+            os.write(into, secrets.token_hex().encode())
+            os._exit(0)
+        os.close(into)
+        with os.fdopen(out) as told:
+            found = told.read()
+        os.wait()
+        return found
+
+    def family() -> list[str]:
+        repeatable.seed("one")
+        return [child(), child(), secrets.token_hex()]
+
+    found = family()
+    assert len(set(found)) == 3
+    assert family() == found
