@@ -6,39 +6,25 @@ from dataclasses import fields
 from fractions import Fraction
 from typing import Any
 
+from dpsynth_accounting import events
 from dpsynth_accounting._canonical import canonical
 from dpsynth_accounting._errors import InvalidRequest
-from dpsynth_accounting.events import (
-    ApproxDP,
-    Concentrated,
-    DiscreteGaussian,
-    DiscreteLaplace,
-    Event,
-    Exponential,
-    Gaussian,
-    GaussianBlock,
-    Laplace,
-    Parallel,
-    Repeat,
-    RepeatAndSelect,
-    Sequence,
-    SubsampledGaussian,
-)
+from dpsynth_accounting.events import Event
 
 _NAMES: dict[type[Event], str] = {
-    Gaussian: "gaussian",
-    DiscreteGaussian: "discrete_gaussian",
-    Laplace: "laplace",
-    DiscreteLaplace: "discrete_laplace",
-    SubsampledGaussian: "subsampled_gaussian",
-    GaussianBlock: "gaussian_block",
-    Exponential: "exponential",
-    ApproxDP: "approx_dp",
-    Concentrated: "concentrated",
-    Repeat: "repeat",
-    Sequence: "sequence",
-    Parallel: "parallel",
-    RepeatAndSelect: "repeat_and_select",
+    events.Gaussian: "gaussian",
+    events.DiscreteGaussian: "discrete_gaussian",
+    events.Laplace: "laplace",
+    events.DiscreteLaplace: "discrete_laplace",
+    events.SubsampledGaussian: "subsampled_gaussian",
+    events.GaussianBlock: "gaussian_block",
+    events.Exponential: "exponential",
+    events.ApproxDP: "approx_dp",
+    events.Concentrated: "concentrated",
+    events.Repeat: "repeat",
+    events.Sequence: "sequence",
+    events.Parallel: "parallel",
+    events.RepeatAndSelect: "repeat_and_select",
 }
 _KINDS = {name: kind for kind, name in _NAMES.items()}
 _INNER = {"event": "of"}
@@ -48,7 +34,7 @@ _INNER = {"event": "of"}
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event as plain JSON data, rationals as ``"numerator/denominator"``.
 
-    >>> event_to_json(Exponential(Fraction(1, 8)))
+    >>> event_to_json(events.Exponential(Fraction(1, 8)))
     {'event': 'exponential', 'epsilon': '1/8'}
     """
     data: dict[str, Any] = {"event": _NAMES[type(event)]}
