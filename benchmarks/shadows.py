@@ -3,7 +3,7 @@
     python benchmarks/shadows.py [--method clique-tree] [--each 1] [--fits 128] [--epsilon 1 10]
 
 The table and the broken noises are those of ``audits.py``: 500 simulated rows in 8 columns. Each
-line is one attack on the 20 most isolated rows, with the figures that ``dpsynth audit --shadow``
+line is one attack on the 20 most isolated rows, with the figures that ``dpsynth attack --deep``
 prints and the CPU seconds that it took.
 """
 

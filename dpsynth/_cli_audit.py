@@ -1,64 +1,59 @@
-"""The command that audits a recipe's mechanism by attacks, on rows that are not private."""
+"""The command that audits a recipe's mechanism with canaries, on rows that are not private."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpsynth._console import Json, print_json
-from dpsynth_accounting import InvalidRequest
+
+if TYPE_CHECKING:
+    from dpsynth.recipe import Recipe
+
+_NOT_PRIVATE = "Rows a mechanism is tried on"
+
+Surrogate = Annotated[
+    Path | None,
+    typer.Option(
+        help="Rows that are NOT private: public ones, or drawn from an earlier release "
+        "(default: simulated from the schema).",
+        rich_help_panel=_NOT_PRIVATE,
+    ),
+]
+SimulatedRows = Annotated[
+    int,
+    typer.Option("--rows", min=1, help="How many rows to simulate.", rich_help_panel=_NOT_PRIVATE),
+]
 
 
 def audit(
     recipe: Annotated[Path, typer.Argument(help="The recipe, release.toml.")],
-    surrogate: Annotated[
-        Path | None,
-        typer.Option(
-            help="Rows that are NOT private: public ones, or drawn from an earlier release "
-            "(default: simulated from the schema)."
-        ),
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows to simulate.")] = 1000,
-    shadow: Annotated[
-        bool,
-        typer.Option(
-            "--shadow",
-            help="Attack isolated units of the surrogate, and reconstruct a column, in place of "
-            "canaries.",
-        ),
-    ] = False,
+    surrogate: Surrogate = None,
+    rows: SimulatedRows = 1000,
     canaries: Annotated[
         int | None, typer.Option(min=10, help="Canaries of each run (default: 100).")
     ] = None,
-    targets: Annotated[
-        int | None, typer.Option(min=1, help="Units that --shadow attacks (default: 20).")
-    ] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(
-            help="The column that --shadow reconstructs (default: the one of fewest values)."
-        ),
-    ] = None,
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="How many fits (default: 12; 128 with --shadow).")
-    ] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="How many fits (default: 12).")] = None,
     seed: Annotated[int, typer.Option(help="Of the canaries and simulated rows; not coins.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Audit a recipe's mechanism by attacks. Costs no budget; exit code 2 if it is refuted."""
-    if (canaries if shadow else targets or secret) is not None:
-        raise InvalidRequest(
-            f"An audit was asked for {'with' if shadow else 'without'} --shadow.",
-            "Canaries are made up without it, targets and a secret are chosen with it.",
-            "Leave out --canaries."
-            if shadow
-            else "Leave out --targets and --secret, or add --shadow.",
-        )
+    """Audit a recipe's mechanism with canaries. Costs no budget; exit code 2 if it is refuted."""
+    from dpsynth.attacks import canary_audit
+
+    read, words = claim_of(recipe, surrogate, rows, seed)
+    words |= given(canaries=canaries, runs=runs)
+    found = canary_audit(read.synthesizer, read.schema, **words)
+    tell([found.sentence], found.to_json(), found.failed, as_json)
+
+
+def claim_of(
+    recipe: Path, surrogate: Path | None, rows: int, seed: int
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return a recipe, and its claim and the surrogate as an attack on a mechanism takes them."""
     import numpy as np
 
-    from dpsynth import attacks
     from dpsynth.recipe import Recipe
     from dpsynth.vault import load_table, needed_columns
 
@@ -67,30 +62,22 @@ def audit(
     table = None
     if surrogate is not None:
         table = load_table(surrogate, needed_columns(read.schema, read.unit))
-    words: dict[str, Any] = {
+    return read, {
         "epsilon": read.epsilon,
         "delta": read.delta,
         "unit": read.unit,
         "surrogate": rows if table is None else table,
         "rng": np.random.default_rng(seed),
     }
-    if shadow and secret is not None and secret not in read.schema.modelled:
-        raise InvalidRequest(
-            f"The column {secret!r} was to be reconstructed.",
-            f"The modelled columns are {', '.join(read.schema.modelled)}.",
-            "Name one of them.",
-        )
-    counts = {"targets": targets, "fits": runs} if shadow else {"canaries": canaries, "runs": runs}
-    words |= {name: count for name, count in counts.items() if count is not None}
-    attack = attacks.shadow_attack if shadow else attacks.canary_audit
-    found = attack(read.synthesizer, read.schema, **words)
-    sentences, facts, failed = [found.sentence], found.to_json(), found.failed
-    if shadow and len(read.schema.modelled) > 1:
-        words = {name: words[name] for name in words if name not in counts}
-        told = attacks.reconstruction_attack(read.synthesizer, read.schema, secret=secret, **words)
-        sentences.append(told.sentence)
-        facts["reconstruction"] = told.to_json()
-        failed = failed or told.failed
+
+
+def given(**options: int | None) -> dict[str, int]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def tell(sentences: list[str], facts: dict[str, Any], failed: bool, as_json: bool) -> None:
+    """Print what was found; exit code 2 if a claim is refuted."""
     if as_json:
         print_json(facts)
     else:

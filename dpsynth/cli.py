@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from dpsynth import _cli_ledger
+from dpsynth._cli_attack import attack
 from dpsynth._cli_audit import audit
 from dpsynth._cli_explain import explain
 from dpsynth._console import Json
@@ -31,6 +32,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Write and check schemas.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(_cli_ledger.app, name="ledger")
+app.command()(attack)
 app.command()(audit)
 app.command()(explain)
 
@@ -222,64 +224,6 @@ def verify(
     else:
         typer.echo("FAILED: " + "; ".join(found.faults))
     if not found.ok:
-        raise typer.Exit(2)
-
-
-@app.command()
-def attack(
-    train: Annotated[Path, typer.Option(help="Rows the synthetic table was made from.")],
-    holdout: Annotated[Path, typer.Option(help="Rows it was not made from, equal in law.")],
-    synthetic: Annotated[Path, typer.Option(help="The synthetic table, of any tool.")],
-    schema: Annotated[
-        Path | None, typer.Option(help="Schema of the tables (default: guessed from all three).")
-    ] = None,
-    claimed_epsilon: Annotated[
-        float | None, typer.Option(help="Epsilon that the tool claims for one row.")
-    ] = None,
-    delta: Annotated[float, typer.Option(help="Delta of that claim.")] = 0.0,
-    classifier: Annotated[
-        bool, typer.Option(help="Try the classifier, the slowest of the attacks.")
-    ] = True,
-    ledger: Annotated[
-        str | None, typer.Option(help="Ledger of the rows' account: the attack is noted there.")
-    ] = None,
-    account: Annotated[str | None, typer.Option(help="That account.")] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option(help="Show another tool's figures too: anonymeter, sdmetrics; repeatable."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Attack any table: exact results about private rows, for the custodian only."""
-    from dpsynth.standalone import attack_triple
-
-    if (ledger is None) != (account is None):
-        raise InvalidRequest(
-            "An attack was to be noted in a ledger.",
-            "It is noted in one account of one ledger.",
-            "Give both --ledger and --account, or neither.",
-        )
-    noted = None if ledger is None else _cli_ledger.open_ledger(ledger).existing(str(account))
-
-    found = attack_triple(
-        train,
-        holdout,
-        synthetic,
-        schema,
-        epsilon=claimed_epsilon,
-        delta=delta,
-        classifier=classifier,
-        account=noted,
-        peers=peer or (),
-    )
-    if as_json:
-        _print(found)
-    else:
-        _err.print("Exact figures from private rows: do not publish them.", style="yellow")
-        for note in found["notes"]:
-            _err.print(note, markup=False, style="yellow")
-        typer.echo("\n".join(found["sentences"]))
-    if found["outcome"] == "fail":
         raise typer.Exit(2)
 
 

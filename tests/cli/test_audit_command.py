@@ -1,4 +1,4 @@
-"""`dpsynth audit`: a recipe's mechanism with canaries, costing nothing, and an exit code."""
+"""`dpsynth audit` and `dpsynth attack --deep`: a mechanism, at no cost, and an exit code."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
 
     Without noise, 3 rows are each alone in a cell of an exact count: of 30 fits all coins are told.
     """
-    words = ("audit", recipe, "--shadow", "--rows", 60, "--targets", 3)
-    _, out, error = dpsynth(*words, "--runs", 16, "--json")
+    words = ("attack", "--deep", recipe, "--rows", 60, "--targets", 3)
+    _, out, error = dpsynth(*words, "--fits", 16, "--json")
     assert not error
     found = json.loads(out)
     assert found["p_value"] > 1e-6
@@ -116,7 +116,7 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
     table = recipe.parent / "surrogate.csv"
     rows = [("a", "a", 5), ("b", "b", 6)] * 40 + [("c", "h", 40), ("g", "d", 30), ("f", "e", 20)]
     pd.DataFrame(rows, columns=["u", "v", "age"]).to_csv(table, index=False)
-    code, out, _ = dpsynth(*words, "--surrogate", table, "--runs", 60)
+    code, out, _ = dpsynth(*words, "--surrogate", table, "--fits", 60)
     assert code == 2
     assert out.startswith("Fail: releases of independent tell more than it claims.")
     # One-way counts tell how many have a value of the secret, and not who.
@@ -124,10 +124,18 @@ def test_shadow_attacks_cost_nothing_and_find_what_has_no_noise(
 
 
 def test_options_of_the_other_attack_are_refused(recipe: Path, dpsynth: Runner) -> None:
-    for words in (("--targets", 5), ("--secret", "u"), ("--shadow", "--canaries", 50)):
-        code, _, error = dpsynth("audit", recipe, *words)
+    deep = ("--deep", recipe)
+    for words, told in (
+        ((*deep, "--no-classifier"), "with --classifier"),
+        ((*deep, "--train", recipe, "--delta", 0), "with --train, --delta"),
+        (("--targets", 5), "with --targets"),
+    ):
+        code, _, error = dpsynth("attack", *words)
         assert code == 2
-        assert words[-2] in error
-    code, _, error = dpsynth("audit", recipe, "--shadow", "--secret", "nobody")
+        assert told in error
+    code, _, error = dpsynth("attack", "--train", recipe)
+    assert code == 2
+    assert "--holdout" in error
+    code, _, error = dpsynth("attack", *deep, "--secret", "nobody")
     assert code == 2
     assert "'nobody'" in error
