@@ -12,9 +12,8 @@ from hypothesis import settings
 
 from tests import repeatable
 
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("here", derandomize=bool(os.environ.get("CI")), deadline=None)
+settings.load_profile("here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
