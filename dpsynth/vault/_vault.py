@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,6 @@ from dpsynth_accounting import (
     require_delta_below,
 )
 from dpsynth_accounting.budget import Number
-
-if TYPE_CHECKING:
-    pass
 
 M = TypeVar("M", covariant=True)
 T = TypeVar("T")
