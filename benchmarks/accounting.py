@@ -23,8 +23,9 @@ import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
+
+from _results import add_out, keep
 
 Facts = dict[str, Any]
 STEPS = 10_000
@@ -429,7 +430,7 @@ def main() -> None:
     """Run the benchmark, print its table and write its figures."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--only", nargs="+", choices=tuple(ROWS), default=list(ROWS))
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     options.add_argument("--take", nargs=3, metavar=("TOOL", "KIND", "ROW"), help="one figure")
     chosen = options.parse_args()
     if chosen.take:
@@ -441,9 +442,8 @@ def main() -> None:
         for number in range(len(ROWS[kind])):
             lines.append(line(kind, number))
             show(lines[-1])
-    chosen.out.mkdir(exist_ok=True)
     result = {"versions": versions(), "lines": lines}
-    (chosen.out / "accounting.json").write_text(json.dumps(result, indent=2) + "\n")
+    keep(chosen.out, "accounting", result)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _measure import measured
+from _results import add_out, keep
 
 import dpsynth as dp
 from dpsynth.evaluation import pair_cliques, tvd
@@ -39,7 +40,7 @@ def main() -> None:
     options.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 1.0, 10.0])
     options.add_argument("--methods", nargs="+", default=["independent", "mst", "clique-tree"])
     options.add_argument("--nominal", action="store_true", help="declare no column as a number")
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     real = pd.read_csv(chosen.data / "adult.csv.gz")
     sizes = json.loads((chosen.data / "adult-domain.json").read_text())
@@ -58,9 +59,7 @@ def main() -> None:
                 line = _line(chosen, real, sizes, schema, method, epsilon, share)
                 lines.append(line)
                 print(_row(line), flush=True)
-    chosen.out.mkdir(exist_ok=True)
-    name = "adult_nominal.json" if chosen.nominal else "adult_encoded.json"
-    (chosen.out / name).write_text(json.dumps(lines, indent=2) + "\n")
+    keep(chosen.out, "adult_nominal" if chosen.nominal else "adult_encoded", lines)
 
 
 def _row(line: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ OMP_NUM_THREADS=1.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 from _measure import measured
+from _results import add_out, keep
 from tables import TABLES, Coded
 
 import dpsynth as dp
@@ -28,7 +28,6 @@ from dpsynth.attacks import Claim, InternalResults, internal_results, neighbours
 from dpsynth.domain import Domain
 from dpsynth.selftest import DOMAIN, attacked, survey
 
-RESULTS = Path(__file__).parent / "results" / "attacks.json"
 BUDGETS = ("1", "3", "10")
 DELTA = Fraction(1, 10**6)
 
@@ -163,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the public tables")
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add_out(parser)
     given = parser.parse_args()
     # First, so that what it costs is what it costs a process that does nothing else.
     found: dict[str, Any] = {"cpu_seconds_at_50000_rows_of_15_columns": cost(given.data)}
@@ -172,10 +171,10 @@ def main() -> None:
     for leak, figures in adult(given.data):
         found["adult"][leak] = figures
         print(leak, figures["outcome"], figures["failed_by"][:3], flush=True)
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        keep(given.out, "attacks", found)
     found["nulls"] = nulls(given.repeats)
     print(found["nulls"])
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
+    keep(given.out, "attacks", found)
 
 
 if __name__ == "__main__":

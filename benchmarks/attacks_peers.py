@@ -45,6 +45,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from _results import add_out, keep, kept
 from tables import TABLES
 
 from dpsynth._leaky import LEAKS, Material
@@ -74,7 +75,6 @@ PARTS = {
 }
 DISTRIBUTIONS = {"anonymeter": "anonymeter", "sdmetrics": "sdmetrics", "mostlyai": "mostlyai-qa"}
 WORKER = Path(__file__).parent / "peers" / "_attack.py"
-RESULTS = Path(__file__).parent / "results" / "attacks_peers.json"
 
 
 def triples(folder: Path, leak: str, repeat: int) -> tuple[Domain, list[Any]]:
@@ -278,9 +278,9 @@ def main() -> None:
     given.add_argument("--repeats", type=int, default=1, help="of each leaking table")
     given.add_argument("--limit", type=int, default=900, help="CPU seconds of a process")
     given.add_argument("--wall", type=int, default=3600, help="wall seconds of a process")
-    given.add_argument("--out", type=Path, default=RESULTS)
+    add_out(given)
     options = given.parse_args()
-    done = json.loads(options.out.read_text()) if options.out.exists() else {}
+    done = kept(options.out, "attacks_peers") or {}
     runs: list[dict[str, Any]] = done.get("runs", [])
 
     def one(table: str, repeat: int, rows: int, part: str, folder: Path) -> None:
@@ -289,8 +289,8 @@ def main() -> None:
         print(json.dumps(runs[-1])[:300], flush=True)
         versions = {"dpsynth": importlib.metadata.version("dpsynth"), **done.get("versions", {})}
         versions |= {tool: _version(options, tool) for tool in options.tools if tool != "dpsynth"}
-        kept = {"versions": versions, "summary": summary(runs), "runs": runs}
-        options.out.write_text(json.dumps(kept, indent=1) + "\n")
+        facts = {"versions": versions, "summary": summary(runs), "runs": runs}
+        keep(options.out, "attacks_peers", facts)
 
     def have(table: str, repeat: int, rows: int, part: str) -> bool:
         key = (table, repeat, rows, part)

@@ -13,7 +13,6 @@ most one in a thousand. Lines of the same method, claim and noise are replaced i
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 from _measure import measured
+from _results import add_out, keep, kept
 
 import dpsynth as dp
 from dpsynth.attacks import canary_audit
@@ -100,7 +100,7 @@ def main() -> None:
     options.add_argument("--claims", type=float, nargs="+", default=CLAIMS)
     options.add_argument("--runs", type=int, default=RUNS, help="of each audit")
     options.add_argument("--jobs", type=int, default=2, help="processes")
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     lines = []
     kinds = ["no noise", "little noise", "correct"]
@@ -132,19 +132,18 @@ def main() -> None:
                     }
                 )
                 print(_row(lines[-1]), flush=True)
-                _keep(chosen.out / "audits.json", lines)
+                _replace(chosen.out, lines)
 
 
-def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
+def _replace(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Write lines in the place of those of the same method, claim and noise."""
 
     def key(line: dict[str, Any]) -> tuple[object, ...]:
         return (line["method"], line["noise"], line["epsilon"])
 
     new = {key(line): line for line in lines}
-    old = json.loads(path.read_text()) if path.exists() else []
-    kept = [new.pop(key(line), line) for line in old]
-    path.write_text(json.dumps([*kept, *new.values()], indent=2) + "\n")
+    old = [new.pop(key(line), line) for line in kept(folder, "audits") or []]
+    keep(folder, "audits", [*old, *new.values()])
 
 
 def _row(line: dict[str, Any]) -> str:

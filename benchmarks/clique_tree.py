@@ -20,6 +20,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 from _measure import measured
+from _results import add_out, keep
 from adult_encoded import ORDINAL
 
 import dpsynth as dp
@@ -78,7 +79,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     real = pd.read_csv(chosen.data / "adult.csv.gz")
     sizes = json.loads((chosen.data / "adult-domain.json").read_text())
@@ -110,8 +111,7 @@ def main() -> None:
     again = wide.sample(len(wide), replace=True, random_state=1)
     for name, table in (("independence", apart), ("bootstrap", again)):
         show(f"100 columns, {name}", [(distance(wide, table), 0.0, 0.0)])
-    chosen.out.mkdir(exist_ok=True)
-    (chosen.out / "clique_tree.json").write_text(json.dumps(lines, indent=2) + "\n")
+    keep(chosen.out, "clique_tree", lines)
 
 
 if __name__ == "__main__":

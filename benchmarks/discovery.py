@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _measure import measured
+from _results import add_out, keep
 from numpy.typing import NDArray
 
 import dpsynth as dp
@@ -271,7 +272,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--tables", nargs="+", choices=("acs", "hie"), default=["acs", "hie"])
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     tables = {}
     print(f"{'':6}{'known':10}{'1-way':>9}{'2-way':>9}{'sd':>8}{'ratio':>7}{'CPU s':>8}{'MB':>7}")
@@ -284,9 +285,8 @@ def main() -> None:
                 f"{ratio:7.2f}{line['cpu']:8.1f}{line['peak']:7.0f}",
                 flush=True,
             )
-    chosen.out.mkdir(exist_ok=True)
     result = {"epsilon": EPSILON, "delta": DELTA, "seeds": chosen.seeds, "tables": tables}
-    (chosen.out / "discovery.json").write_text(json.dumps(result, indent=2) + "\n")
+    keep(chosen.out, "discovery", result)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _results import add_out, keep
 from torch import Tensor, nn
 
 from dpsynth.vault._train import clipped_sum
@@ -261,7 +262,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=11)
     options.add_argument("--batches", type=int, nargs="*", default=[512, 4096])
     options.add_argument("--gpu-rounds", type=int, default=20)
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     options.add_argument("--take", nargs=2, metavar=("TOOL", "BATCH"))
     chosen = options.parse_args()
     warnings.simplefilter("ignore")  # of Opacus' hooks and of its noise
@@ -280,8 +281,7 @@ def main() -> None:
     else:
         result["gpu"] = "none: torch saw no GPU"
         print("\nNo GPU: torch sees none here, so nothing was measured on one.")
-    chosen.out.mkdir(exist_ok=True)
-    (chosen.out / "dpsgd.json").write_text(json.dumps(result, indent=2) + "\n")
+    keep(chosen.out, "dpsgd", result)
 
 
 if __name__ == "__main__":

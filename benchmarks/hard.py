@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from _downstream import ABOUT, auc, made_for
 from _measure import measured
+from _results import add_out, keep, kept
 from tables import TABLES, Coded
 from utility import distance
 
@@ -135,14 +136,13 @@ def main() -> None:
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--one", nargs=4, help="one fit: table, method, epsilon, seed")
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     if chosen.one:
         name, method, epsilon, seed = chosen.one
         print(json.dumps(fit(name, method, float(epsilon), int(seed), chosen.data)))
         return
-    target = chosen.out / "hard.json"
-    lines = {_key(each): each for each in json.loads(target.read_text())} if target.exists() else {}
+    lines = {_key(each): each for each in kept(chosen.out, "hard") or []}
     print(f"{'table':10} {'method':32} epsilon   2-way      AUC (sd)    fit CPU s   peak MB")
     for name in chosen.tables:
         train, test = halves(table(name, chosen.data))
@@ -157,7 +157,7 @@ def main() -> None:
                 f"({found['auc_sd']:.4f}){found['cpu']:9.1f}{found['peak']:10.0f}",
                 flush=True,
             )
-            target.write_text(json.dumps(list(lines.values()), indent=2) + "\n")
+            keep(chosen.out, "hard", list(lines.values()))
 
 
 def _key(each: dict[str, Any]) -> tuple[str, str, float]:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _measure import measured
+from _results import add_out, keep
 
 import dpsynth as dp
 
@@ -131,7 +132,7 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=2_000_000)
     options.add_argument("--persons", type=int, default=400_000)
     options.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     options.add_argument("--take", nargs=2, metavar=("KIND", "FOLDER"), help="one line")
     chosen = options.parse_args()
     if chosen.take:
@@ -153,7 +154,6 @@ def main() -> None:
             lines[kind] = json.loads(done.stdout)
             over = "" if kind not in PERSONS or _within(lines[kind]) else "  OVER THE GOAL"
             print(f"{kind:22}{lines[kind]['cpu']:8.1f}{lines[kind]['peak']:9.0f}{over}", flush=True)
-    chosen.out.mkdir(exist_ok=True)
     result = {
         "versions": {
             "python": platform.python_version(),
@@ -166,7 +166,7 @@ def main() -> None:
         "goal": {"cpu": CPU_LIMIT, "peak": PEAK_LIMIT},
         "lines": lines,
     }
-    (chosen.out / "intake.json").write_text(json.dumps(result, indent=2) + "\n")
+    keep(chosen.out, "intake", result)
 
 
 def _within(line: dict[str, Any]) -> bool:

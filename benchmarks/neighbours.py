@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from _results import add_out, keep
 
 WORKER = Path(__file__).parent / "peers" / "_neighbours.py"
 QUERIES = 10_000
@@ -83,7 +84,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--environments", type=Path, required=True)
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     table = pd.read_csv(chosen.data / "adult/adult.csv.gz")
     lines: list[dict[str, Any]] = []
@@ -114,7 +115,7 @@ def main() -> None:
                 | cost
             )
             print(_row(lines[-1]), flush=True)
-    (chosen.out / "neighbours.json").write_text(json.dumps(lines, indent=2) + "\n")
+    keep(chosen.out, "neighbours", lines)
 
 
 def _row(line: dict[str, Any]) -> str:

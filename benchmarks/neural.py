@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from _downstream import ABOUT, auc, made_for
 from _measure import measured
+from _results import add_out, keep, kept
 from adult_encoded import ORDINAL
 from tables import Coded
 from utility import distance, table
@@ -91,7 +92,7 @@ def main() -> None:
     options.add_argument("--methods", nargs="*", default=METHODS)
     options.add_argument("--environments", type=Path)
     options.add_argument("--limit", type=float, default=3600.0, help="wall seconds of a peer's fit")
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     sizes = json.loads((chosen.data / "adult-domain.json").read_text())
     whole = pd.read_csv(chosen.data / "adult.csv.gz")[list(sizes)]
@@ -104,8 +105,7 @@ def main() -> None:
             for name, size in sizes.items()
         }
     )
-    target = chosen.out / "neural.json"
-    old = json.loads(target.read_text()) if target.exists() else []
+    old = kept(chosen.out, "neural") or []
     lines = {(each["method"], each.get("epsilon")): each for each in old}
     lines["real rows", None] = {"method": "real rows", "auc": auc(train, test, TARGET)}
     print(f"real rows: AUC {lines['real rows', None]['auc']:.4f}")
@@ -122,7 +122,7 @@ def main() -> None:
             f"{found['auc']:9.4f} ({found['auc_sd']:.4f}){found['cpu']:8.1f}{found['peak']:10.0f}",
             flush=True,
         )
-        target.write_text(json.dumps(list(lines.values()), indent=2) + "\n")
+        keep(chosen.out, "neural", list(lines.values()))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ import time
 import warnings
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _results import add_out, keep
 
 Facts = dict[str, Any]
 Answer = Callable[[], object]
@@ -259,7 +259,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--only", nargs="+", choices=tuple(ROWS), default=list(ROWS))
     options.add_argument("--peer-cells", type=int, default=2_000)
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     options.add_argument("--take", nargs=4, metavar=("TOOL", "KIND", "ROW", "CELLS"))
     chosen = options.parse_args()
     if chosen.take:
@@ -271,9 +271,8 @@ def main() -> None:
         for number in range(len(ROWS[kind])):
             lines.append(line(kind, number, chosen.peer_cells))
             show(lines[-1])
-    chosen.out.mkdir(exist_ok=True)
     result = {"versions": versions(), "lines": lines}
-    (chosen.out / "noise.json").write_text(json.dumps(result, indent=2) + "\n")
+    keep(chosen.out, "noise", result)
 
 
 if __name__ == "__main__":

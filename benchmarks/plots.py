@@ -10,14 +10,13 @@ epsilon, and the error beside the CPU seconds of each peer.
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from _results import FOLDER, kept
 from matplotlib.figure import Figure
 
-RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[1] / "docs" / "explanation" / "figures"
 STYLES = {  # told apart by shape as well as by colour
     "clique-tree": ("#0b559f", "o"),
@@ -38,7 +37,7 @@ PEERS = {
 
 def by_epsilon() -> Figure:
     """Return the error over pairs of each mechanism on Adult, at three epsilons."""
-    lines = [each for each in _read("adult_encoded") if not each["audit_share"]]
+    lines = [each for each in kept(FOLDER, "adult_encoded") if not each["audit_share"]]
     figure, axes = _axes("epsilon (fit only, delta 1e-9)", "mean TVD over all pairs", 6.4)
     for method, (colour, mark) in STYLES.items():
         points = sorted(
@@ -54,7 +53,7 @@ def by_epsilon() -> Figure:
 
 def by_time() -> Figure:
     """Return the error over pairs beside CPU seconds of each peer, on four tables."""
-    lines = _read("utility")
+    lines = kept(FOLDER, "utility")
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")
     tables = {"adult": "Adult", "acs": "ACS", "kdd": "KDD census", "credit": "credit default"}
     for axes, (table, title) in zip(figure.subplots(2, 2).flat, tables.items(), strict=True):
@@ -84,11 +83,6 @@ def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _read(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
 
 
 def main() -> None:

@@ -11,14 +11,13 @@ a marginal of two columns and the secret, with the third column drawn by itself.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _measure import measured
+from _results import add_out, keep
 from audits import DELTA, ROWS, noise
 from numpy.typing import NDArray
 
@@ -96,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fits", type=int, default=16)
     parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 10.0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(parser)
     given = parser.parse_args()
     lines = []
     for method, synthesizer in METHODS.items():
@@ -130,7 +129,7 @@ def main() -> None:
                 }
                 lines.append(line)
                 print(_row(line), flush=True)
-    (given.out / "reconstruction.json").write_text(json.dumps(lines, indent=2) + "\n")
+    keep(given.out, "reconstruction", lines)
 
 
 def _row(line: dict[str, Any]) -> str:

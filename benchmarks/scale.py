@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import statistics
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _measure import measured
+from _results import add_out, keep
 
 import dpsynth as dp
 
@@ -117,7 +117,7 @@ def main() -> None:
     """Run the benchmark, print its lines and write them."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
     lines = []
     print(
@@ -133,7 +133,7 @@ def main() -> None:
             f"{line['tvd']:8.4f}{line['bootstrap']:11.4f}",
             flush=True,
         )
-    (chosen.out / "scale.json").write_text(json.dumps(lines, indent=2) + "\n")
+    keep(chosen.out, "scale", lines)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 from _measure import measured
+from _results import add_out, keep
 from tables import TABLES
 
 import dpsynth as dp
@@ -105,7 +106,7 @@ def main() -> None:
     options.add_argument("--data", type=Path)
     options.add_argument("--environments", type=Path)
     options.add_argument("--limit", type=float, default=600.0, help="wall seconds of a peer's fit")
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     options.add_argument("--take", help="one fit of ours, of this measured set")
     chosen = options.parse_args()
     if chosen.take:
@@ -125,7 +126,7 @@ def main() -> None:
                 facts = {"ended": found["loss"] <= target, "ratio": found["fit"] / own["fit"]}
                 lines.append({"set": f"{table} {method}", "by": f"mbi {name}", **facts, **found})
                 print(_row(lines[-1]), flush=True)
-    (chosen.out / "speed.json").write_text(json.dumps(lines, indent=2) + "\n")
+    keep(chosen.out, "speed", lines)
 
 
 def _row(line: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from _results import add_out, keep, kept
 from tables import TABLES, Coded
 
 DELTA = 1e-9
@@ -123,10 +124,9 @@ def main() -> None:
     options.add_argument("--epsilons", type=float, nargs="+", default=[1.0])
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--limit", type=float, default=600.0, help="wall seconds of a fit")
-    options.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    add_out(options)
     chosen = options.parse_args()
-    target = chosen.out / "utility.json"
-    lines = {_key(line): line for line in json.loads(target.read_text())} if target.exists() else {}
+    lines = {_key(line): line for line in kept(chosen.out, "utility") or []}
     heads = f"{'2-way (sd)':>18}{'3-way':>8}{'CPU s':>8}{'MB':>7}"
     print(f"{'table':9}{'epsilon':>8} {'method':16}{heads}")
     for table, epsilon in itertools.product(chosen.tables, chosen.epsilons):
@@ -140,7 +140,7 @@ def main() -> None:
             line = {"table": table, "epsilon": epsilon, "method": method, **_summary(found)}
             lines[_key(line)] = line  # those of other tables and methods stay
             print(_row(line), flush=True)
-        target.write_text(json.dumps(list(lines.values()), indent=2) + "\n")
+        keep(chosen.out, "utility", list(lines.values()))
 
 
 def _key(line: dict[str, Any]) -> tuple[str, float, str]:
