@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 
+# One thread each: the tests' arrays are small, and on a busy machine threads wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 
